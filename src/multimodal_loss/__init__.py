@@ -1,0 +1,26 @@
+"""Multimodal classification with the MultiModal loss of Moon & Lee, and the fusions it is compared with."""
+
+from multimodal_loss.fusion import (
+    Fusion,
+    Mulmix,
+    MultiModalLoss,
+    NeuralCrossEntropy,
+    ProxyAnchor,
+    SoftTriple,
+    SumCrossEntropy,
+    Unimodal,
+    WeightedSumCrossEntropy,
+)
+
+__all__ = [
+    "Fusion",
+    "Mulmix",
+    "MultiModalLoss",
+    "NeuralCrossEntropy",
+    "ProxyAnchor",
+    "SoftTriple",
+    "SumCrossEntropy",
+    "Unimodal",
+    "WeightedSumCrossEntropy",
+]
+__version__ = "0.1.0"

@@ -1,0 +1,55 @@
+"""One multilayer perceptron per modality: the backbone of Table 1 (paper, section 4.1; authors' notebooks)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from multimodal_loss.errors import UserError
+
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
+
+
+class MLP(nn.Module):
+    """Scores (B, M, C) from M vectors, each through its own Linear layers.
+
+    Args:
+        feature_shapes: shape of one sample of each modality; any shape is flattened, widths may differ.
+        num_classes: C.
+        hidden: widths of the hidden layers, the same for every modality.
+        activation: None (as released: the network is linear), "relu", "gelu" or "tanh".
+
+    Layers are made layer by layer, and within a layer modality by modality, because that is the order in which the authors' code
+    draws from the generator: the same seed gives their initial weights.
+    """
+
+    def __init__(
+        self,
+        feature_shapes: Sequence[Sequence[int]],
+        num_classes: int,
+        hidden: Sequence[int] = (500, 100, 20),
+        activation: str | None = None,
+    ) -> None:
+        super().__init__()
+        if activation is not None and activation not in ACTIVATIONS:
+            raise UserError(f"backbone.activation={activation}: not one of null, {', '.join(ACTIVATIONS)}")
+        if any(width < 1 for width in hidden):
+            raise UserError(f"backbone.hidden={list(hidden)}: every width must be at least 1")
+        self.activation = None if activation is None else ACTIVATIONS[activation]()
+        inputs = [torch.Size(shape).numel() for shape in feature_shapes]
+        self.modalities = nn.ModuleList(nn.ModuleList() for _ in inputs)
+        for depth, width in enumerate([*hidden, num_classes]):
+            for features, layers in zip(inputs, self.modalities, strict=True):
+                assert isinstance(layers, nn.ModuleList)
+                layers.append(nn.Linear(features if depth == 0 else hidden[depth - 1], width))
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        return torch.stack([self._scores(x, layers) for x, layers in zip(inputs, self.modalities, strict=True)], dim=1)
+
+    def _scores(self, x: Tensor, layers: nn.Module) -> Tensor:
+        x = x.flatten(1)
+        for depth, layer in enumerate(layers.children()):
+            if depth and self.activation is not None:
+                x = self.activation(x)
+            x = layer(x)
+        return x

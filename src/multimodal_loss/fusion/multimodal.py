@@ -1,0 +1,139 @@
+"""The MultiModal loss (Moon & Lee, Machine Learning 114, 2025, arXiv 2308.10486)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from multimodal_loss.fusion.base import Fusion, check_choice
+from multimodal_loss.fusion.proxies import as_rows, new_proxies
+
+VARIANTS = ("released", "paper")
+ATTENTIONS = ("soft", "hard_global", "hard_per_class", "none_sum", "none_zero")
+CLASS_SCORES = ("class", "proxy", "proxy_times_k")
+
+
+class MultiModalLoss(Fusion):
+    """Proxies over all modalities jointly, which score the classes and attend to the modalities' outputs.
+
+    With x (M, C) the modality scores of one sample, concatenated modality after modality to D = M * C numbers:
+      w_ck = the rectified proxy, max(v_ck, 0) as a unit vector; s_ck = cos(x, w_ck)                            (eq. 3)
+      a = softmax of s / gamma over all C * K proxies; r = sum_ck a_ck w_ck                                     (eq. 4)
+      A_c' = sum_m x_mc' (1 + r_mc'): the attended output                                                       (eq. 5)
+      S_c = sum_k p_ck s_ck with p the softmax of s / gamma over the classes, for each k: the class score       (eq. 6)
+      logits = S + A; loss = their mean cross-entropy                                                           (eq. 7)
+
+    These are the formulas of the authors' released code; `variant="paper"` follows the paper's text instead.
+
+    Args:
+        num_classes: C.
+        num_modalities: M.
+        proxies_per_class: K. The parameter `proxies` has shape (C, K, M, C): raw values, before clamp and norm.
+        gamma: temperature of both softmaxes.
+        variant: "released": cosine to rectified unit proxies; "paper": eq. 3 as printed, a raw dot product with free
+            proxies.
+        attention: "soft" (eq. 4); "hard_global": a is 1 at the closest of all proxies, 0 elsewhere; "hard_per_class":
+            output c' is attended through the closest proxy of class c' alone; without attention, "none_sum": a = 0, so
+            that A = sum_m x, or "none_zero": A = 0. All but the first are ablations (Table 6).
+        class_score: the axis of p: "class" (eq. 6); "proxy": over the K proxies of a class, as SoftTriple does, which
+            also takes S from [0, K] to [0, 1]; "proxy_times_k": the same times K. The last two are ablations (Table 6).
+
+    Raises:
+        ValueError: a value that an option does not know, gamma not above 0, or sizes below 1.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_modalities: int,
+        proxies_per_class: int = 20,
+        gamma: float = 0.1,
+        variant: str = "released",
+        attention: str = "soft",
+        class_score: str = "class",
+    ) -> None:
+        super().__init__(num_classes, num_modalities)
+        check_choice("variant", variant, VARIANTS)
+        check_choice("attention", attention, ATTENTIONS)
+        check_choice("class_score", class_score, CLASS_SCORES)
+        if gamma <= 0:
+            raise ValueError(f"gamma must be above 0, got {gamma}")
+        self.proxies_per_class = proxies_per_class
+        self.gamma = gamma
+        self.variant = variant
+        self.attention = attention
+        self.class_score = class_score
+        self.proxies = new_proxies(num_classes, proxies_per_class, num_modalities)
+
+    def compute_logits(self, scores: Tensor) -> Tensor:
+        proxies = self._effective_proxies()
+        similarity = self._similarity(scores, proxies)
+        return self._class_score(similarity) + self._attended_output(scores, similarity, proxies)
+
+    @torch.no_grad()
+    def proxy_diagnostics(self, scores: Tensor, target: Tensor) -> dict[str, list[int]]:
+        """How many of each class's K proxies do something, on the given samples.
+
+        Returns, as one number per class: "alive", proxies that are not zero after the clamp; "used", proxies that are
+        the closest of their class for at least one sample of that class; "distinct", groups of alive proxies, where two
+        belong together when a chain of cosines above 0.99 joins them.
+        """
+        proxies = self._effective_proxies()
+        similarity = self._similarity(scores, proxies)
+        closest = similarity[torch.arange(len(target), device=target.device), target].argmax(dim=1)
+        hits = torch.zeros(self.num_classes, self.proxies_per_class, device=target.device)
+        hits[target, closest] = 1
+        rows = F.normalize(proxies, dim=1).unflatten(0, (self.num_classes, self.proxies_per_class))
+        alive = rows.norm(dim=2) > 0
+        return {
+            "alive": alive.sum(dim=1).tolist(),
+            "used": hits.sum(dim=1).long().tolist(),
+            "distinct": [_count_groups(rows[c][alive[c]] @ rows[c][alive[c]].t() > 0.99) for c in range(len(rows))],
+        }
+
+    def _effective_proxies(self) -> Tensor:
+        """Proxies as they enter the formulas, as rows (C * K, D)."""
+        rows = as_rows(self.proxies)
+        return F.normalize(rows.clamp(min=0), dim=1) if self.variant == "released" else rows
+
+    def _similarity(self, scores: Tensor, proxies: Tensor) -> Tensor:
+        """s (B, C, K)."""
+        query = scores.flatten(1)
+        if self.variant == "released":
+            query = F.normalize(query, dim=1)
+        return (query @ proxies.t()).unflatten(1, (self.num_classes, self.proxies_per_class))
+
+    def _class_score(self, similarity: Tensor) -> Tensor:
+        """S (B, C)."""
+        axis = 1 if self.class_score == "class" else 2
+        score = ((similarity / self.gamma).softmax(dim=axis) * similarity).sum(dim=2)
+        return score * self.proxies_per_class if self.class_score == "proxy_times_k" else score
+
+    def _attended_output(self, scores: Tensor, similarity: Tensor, proxies: Tensor) -> Tensor:
+        """A (B, C)."""
+        if self.attention == "none_zero":
+            return torch.zeros_like(scores[:, 0])
+        if self.attention == "none_sum":
+            return scores.sum(dim=1)
+        return (scores * (1 + self._expected_proxy(similarity, proxies))).sum(dim=1)
+
+    def _expected_proxy(self, similarity: Tensor, proxies: Tensor) -> Tensor:
+        """r (B, M, C)."""
+        if self.attention == "soft":
+            expected = (similarity.flatten(1) / self.gamma).softmax(dim=1) @ proxies
+        elif self.attention == "hard_global":
+            expected = proxies[similarity.flatten(1).argmax(dim=1)]
+        else:
+            # Entry (m, c') of the closest proxy of class c': a (C, K, M) table of each class's own entries.
+            entries = proxies.view(self.num_classes, self.proxies_per_class, self.num_modalities, self.num_classes)
+            own = entries.diagonal(dim1=0, dim2=3).permute(2, 0, 1)
+            closest = similarity.argmax(dim=2)
+            return own[torch.arange(self.num_classes, device=own.device), closest].mT
+        return expected.unflatten(1, (self.num_modalities, self.num_classes))
+
+
+def _count_groups(linked: Tensor) -> int:
+    """Connected components of a symmetric relation, given as a square boolean matrix."""
+    reach = linked | torch.eye(len(linked), dtype=torch.bool, device=linked.device)
+    for _ in range(len(linked).bit_length()):
+        reach = (reach.float() @ reach.float()) > 0
+    return len(torch.unique(reach, dim=0)) if len(linked) else 0

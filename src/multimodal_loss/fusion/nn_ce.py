@@ -1,0 +1,20 @@
+"""NN + CE: late fusion by one learned layer."""
+
+from torch import Tensor, nn
+
+from multimodal_loss.fusion.base import Fusion
+
+
+class NeuralCrossEntropy(Fusion):
+    """Cross-entropy of one linear layer with bias over the concatenated modality scores, M * C to C.
+
+    Drawn with PyTorch's default initialisation, as the authors' notebook does; nothing else is drawn.
+    """
+
+    def __init__(self, num_classes: int, num_modalities: int) -> None:
+        super().__init__(num_classes, num_modalities)
+        self.head = nn.Linear(num_modalities * num_classes, num_classes)
+
+    def compute_logits(self, scores: Tensor) -> Tensor:
+        logits: Tensor = self.head(scores.flatten(1))
+        return logits

@@ -1,0 +1,29 @@
+"""Proxies: the one layout, initialisation and check that the proxy-based fusions share.
+
+A proxy lies in the space of the concatenated modality scores, dimension D = M * C with the modality as the slow index.
+Fusions keep their proxies as one parameter of shape (C, K, M, C): class, proxy of that class, modality, score.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def new_proxies(num_classes: int, proxies_per_class: int, num_modalities: int) -> nn.Parameter:
+    """Fresh proxies (C, K, M, C), drawn as the authors' code draws them.
+
+    That is kaiming_uniform(a=sqrt 5) on a (D, C * K) tensor, whose fan-in is C * K: uniform within 1 / sqrt(C * K).
+    Drawing in that layout and rearranging keeps a seed's proxies equal to theirs.
+    """
+    if proxies_per_class < 1:
+        raise ValueError(f"proxies_per_class must be at least 1, got {proxies_per_class}")
+    drawn = torch.empty(num_modalities * num_classes, num_classes * proxies_per_class)
+    nn.init.kaiming_uniform_(drawn, a=math.sqrt(5))
+    shape = (num_classes, proxies_per_class, num_modalities, num_classes)
+    return nn.Parameter(drawn.t().reshape(shape).contiguous())
+
+
+def as_rows(proxies: Tensor) -> Tensor:
+    """Proxies (C, K, M, C) as rows (C * K, D)."""
+    return proxies.flatten(2).flatten(0, 1)

@@ -1,0 +1,52 @@
+"""ProxyAnchor (Kim et al. 2020, CVPR, arXiv 2003.13911) on the concatenated modality scores."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from multimodal_loss.fusion.base import Fusion
+
+
+class ProxyAnchor(Fusion):
+    """One signed proxy per class as an anchor that the whole batch pulls and pushes (eq. 4).
+
+    With x the concatenation of the modality scores (M * C numbers) and cos = cos(x, p_c):
+    loss = mean over classes present in the batch of log(1 + sum over their samples of exp(-alpha (cos - margin)))
+    + mean over all classes of log(1 + sum over all other samples of exp(alpha (cos + margin))).
+
+    Defaults are those of the original and of pytorch-metric-learning: alpha 32, margin 0.1. The original's proxies learn
+    100 times as fast as its network: that is `fusion.proxy_lr_multiplier` in the config, 1 by default.
+
+    Args:
+        alpha: inverse temperature.
+        margin: delta.
+    """
+
+    def __init__(self, num_classes: int, num_modalities: int, alpha: float = 32.0, margin: float = 0.1) -> None:
+        super().__init__(num_classes, num_modalities)
+        self.alpha = alpha
+        self.margin = margin
+        drawn = torch.empty(num_classes, num_modalities * num_classes)
+        nn.init.kaiming_normal_(drawn, mode="fan_out")
+        self.proxies = nn.Parameter(drawn.view(num_classes, 1, num_modalities, num_classes))
+
+    def compute_logits(self, scores: Tensor) -> Tensor:
+        """alpha * cos: their softmax is this project's reading of ProxyAnchor's probabilities."""
+        return self.alpha * self._cosine(scores)
+
+    def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
+        cosine = self._cosine(scores)
+        positive = F.one_hot(target, self.num_classes).bool()
+        pull = self._log_one_plus_sum(-self.alpha * (cosine - self.margin), positive)
+        push = self._log_one_plus_sum(self.alpha * (cosine + self.margin), ~positive)
+        present = positive.any(dim=0).sum().clamp(min=1)
+        return pull.sum() / present + push.mean()
+
+    def _cosine(self, scores: Tensor) -> Tensor:
+        return F.normalize(scores.flatten(1), dim=1) @ F.normalize(self.proxies.flatten(1), dim=1).t()
+
+    @staticmethod
+    def _log_one_plus_sum(exponent: Tensor, kept: Tensor) -> Tensor:
+        """log(1 + the sum over the batch of exp(exponent) where kept): (B, C) to (C,), 0 where nothing is kept."""
+        one = exponent.new_zeros(1, exponent.shape[1])
+        return torch.cat([exponent.masked_fill(~kept, -torch.inf), one]).logsumexp(dim=0)

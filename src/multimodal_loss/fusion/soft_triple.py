@@ -1,0 +1,72 @@
+"""SoftTriple (Qian et al. 2019, ICCV, arXiv 1909.05235) on the concatenated modality scores."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from multimodal_loss.fusion.base import Fusion
+from multimodal_loss.fusion.proxies import as_rows, new_proxies
+
+# Inside the root of the regulariser, as the original: keeps its gradient finite where two proxies coincide.
+ROOT_EPSILON = 1e-5
+
+
+class SoftTriple(Fusion):
+    """Cross-entropy over soft-maximal cosine similarities to K signed proxies per class.
+
+    With x the concatenation of the modality scores (M * C numbers) and s_ck = cos(x, w_ck):
+    S_c = sum_k softmax_k(s_ck / gamma) s_ck (eq. 9), loss = CE(scale * (S - margin * onehot(y))) (eq. 10)
+    + tau * the mean, over the pairs of proxies of one class, of half the distance between unit proxies (eq. 14-15).
+
+    Defaults are those of pytorch-metric-learning (scale 20, gamma 0.1, margin 0.01, no regulariser), and the paper's
+    20 proxies per class. It differs from the original in normalising x itself, which the original leaves to the network.
+
+    Args:
+        proxies_per_class: K.
+        scale: lambda, the inverse temperature of the cross-entropy.
+        gamma: temperature of the softmax over a class's proxies.
+        margin: delta, subtracted from the true class's S.
+        tau: weight of the regulariser that merges proxies (the original trains with 0.2); needs K of at least 2.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_modalities: int,
+        proxies_per_class: int = 20,
+        scale: float = 20.0,
+        gamma: float = 0.1,
+        margin: float = 0.01,
+        tau: float = 0.0,
+    ) -> None:
+        super().__init__(num_classes, num_modalities)
+        if gamma <= 0:
+            raise ValueError(f"gamma must be above 0, got {gamma}")
+        if tau > 0 and proxies_per_class < 2:
+            raise ValueError("tau needs at least 2 proxies per class: it weighs distances within a class")
+        self.proxies_per_class = proxies_per_class
+        self.scale = scale
+        self.gamma = gamma
+        self.margin = margin
+        self.tau = tau
+        self.proxies = new_proxies(num_classes, proxies_per_class, num_modalities)
+
+    def compute_logits(self, scores: Tensor) -> Tensor:
+        """scale * S: their softmax is this project's reading of SoftTriple's probabilities."""
+        query = F.normalize(scores.flatten(1), dim=1)
+        similarity = query @ F.normalize(as_rows(self.proxies), dim=1).t()
+        similarity = similarity.unflatten(1, (self.num_classes, self.proxies_per_class))
+        return self.scale * ((similarity / self.gamma).softmax(dim=2) * similarity).sum(dim=2)
+
+    def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
+        logits = self.compute_logits(scores)
+        margin = self.scale * self.margin * F.one_hot(target, self.num_classes)
+        loss = F.cross_entropy(logits - margin, target)
+        return loss + self.tau * self._proxy_spread() if self.tau > 0 else loss
+
+    def _proxy_spread(self) -> Tensor:
+        """Half the distance between two unit proxies, averaged over the pairs of the same class."""
+        unit = F.normalize(self.proxies.flatten(2), dim=2)
+        first, second = torch.triu_indices(self.proxies_per_class, self.proxies_per_class, offset=1)
+        cosine = (unit @ unit.mT)[:, first, second]
+        return (2 + ROOT_EPSILON - (2 * cosine).clamp(max=2)).sqrt().mean() / 2

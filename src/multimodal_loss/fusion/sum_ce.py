@@ -1,0 +1,16 @@
+"""SUM + CE: late fusion by adding up."""
+
+from torch import Tensor
+
+from multimodal_loss.fusion.base import Fusion
+
+
+class SumCrossEntropy(Fusion):
+    """Cross-entropy of the sum of the modality scores: z = sum_m x^m.
+
+    With probabilities as scores, |z| is at most M, so the loss stays above log(1 + (C - 1) exp(-M)):
+    0.0486 for M = 3, C = 2, and 1.699 for M = 2, C = 34.
+    """
+
+    def compute_logits(self, scores: Tensor) -> Tensor:
+        return scores.sum(dim=1)

@@ -1,0 +1,21 @@
+"""One modality alone: the baseline that every fusion is compared with."""
+
+from torch import Tensor
+
+from multimodal_loss.fusion.base import Fusion
+
+
+class Unimodal(Fusion):
+    """Cross-entropy on the scores of the only modality.
+
+    Raises:
+        ValueError: more than one modality.
+    """
+
+    def __init__(self, num_classes: int, num_modalities: int = 1) -> None:
+        super().__init__(num_classes, num_modalities)
+        if num_modalities != 1:
+            raise ValueError(f"Unimodal takes exactly one modality, got {num_modalities}; choose one in the dataset")
+
+    def compute_logits(self, scores: Tensor) -> Tensor:
+        return scores[:, 0]

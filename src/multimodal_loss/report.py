@@ -1,0 +1,229 @@
+"""Tables, figures and one page from stored runs: `python -m multimodal_loss.report`. Reads results, never trains.
+
+Exit codes: 0 written (also when every cell is still missing), 1 the output cannot be written, 2 bad arguments.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from multimodal_loss.errors import UserError
+from multimodal_loss.reporting import figures, tables
+from multimodal_loss.reporting.conditions import Findings, findings
+from multimodal_loss.reporting.layouts import LAYOUTS, Layout
+from multimodal_loss.reporting.page import Section, render
+from multimodal_loss.reporting.provenance import provenance
+from multimodal_loss.reporting.tables import FilledTable, RunName
+from multimodal_loss.results.collect import Run, read_runs
+
+DISTANCE_COLOURS = ("green", "cyan", "yellow", "red")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    try:
+        options = _parse(arguments)
+        page = report(options.runs, options.output, options.tables, options.save_results)
+    except UserError as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"report: cannot write the report: {error}", file=sys.stderr)
+        return 1
+    print(page)
+    return 0
+
+
+def report(
+    runs_folder: Path,
+    output: Path | None = None,
+    names: Sequence[str] = (),
+    save_results: Path | None = None,
+    run_name: RunName | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Writes everything and returns the page's path.
+
+    Without `names`: Table 1, and every other full table of which at least one run has been started. The quick profile has a page of its
+    own, in `quick/` below the usual folder, and is never saved as a result.
+    """
+    quick = [name for name in names if LAYOUTS[name].profile == "quick"]
+    if quick and (len(names) > 1 or save_results):
+        raise UserError(
+            "the quick profile is reported alone and never saved as a result: use --tables quick, nothing else"
+        )
+    output = output or Path("outputs/report/quick" if quick else "outputs/report")
+    runs, run_name, console = read_runs(runs_folder), cache_names(run_name or _run_name), console or Console()
+
+    filled = [tables.fill(layout, runs, run_name) for layout in LAYOUTS.values() if not names or layout.name in names]
+    shown = [table for table in filled if names or table.layout.name == "table_1" or _started(table)]
+    absent = [table.layout for table in filled if table not in shown and table.layout.profile != "quick"]
+
+    sections = [_section(table, runs, run_name, output) for table in shown]
+    used = {run.name: run for table in shown for run in table.runs}
+    page = output / "index.html"
+    write(page, render(sections, absent, provenance(list(used.values())), str(runs_folder)).encode())
+    for table in shown:
+        _print(console, table)
+        if save_results:
+            _save_results(save_results / table.layout.name, table, runs, run_name)
+    return page
+
+
+def write(path: Path, content: bytes) -> None:
+    """All of it or nothing: to a temporary name in the same folder, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def cache_names(run_name: RunName) -> RunName:
+    """Composing a configuration takes a while, and several cells name the same one."""
+    cached = cache(lambda overrides: run_name(list(overrides)))
+    return lambda overrides: cached(tuple(overrides))
+
+
+def _run_name(overrides: Sequence[str]) -> str:
+    from multimodal_loss.configuration import run_name  # only here: Hydra takes a while to import
+
+    return run_name(list(overrides))
+
+
+def _started(table: FilledTable) -> bool:
+    """Whether there is any run of the table, and of a full one: quick runs are shown when asked for."""
+    return table.layout.profile != "quick" and bool(table.runs)
+
+
+def _section(table: FilledTable, runs: Mapping[str, Run], run_name: RunName, output: Path) -> Section:
+    """Writes a table's files and keeps what the page shows."""
+    name = table.layout.name
+    write(output / f"{name}.md", tables.markdown(table).encode())
+    write(output / f"{name}.tex", tables.latex(table).encode())
+    write(output / f"{name}.csv", tables.long_csv(table).encode())
+    found = _findings(table.layout, runs, run_name)
+    drawn = {name: figure for one in found for name, figure in one.pictures.items()}
+    if table.has_values and table.has_paper:
+        drawn[f"{name}_overview"] = figures.comparison_figure(table)
+    pictures = {}
+    for title, figure in drawn.items():
+        pictures[title] = figures.save(figure, "svg")
+        write(output / "figures" / f"{title}.svg", pictures[title])
+        write(output / "figures" / f"{title}.pdf", figures.save(figure, "pdf"))
+    return Section(table, found, pictures)
+
+
+def _findings(layout: Layout, runs: Mapping[str, Run], run_name: RunName) -> list[Findings]:
+    found = [findings(condition, layout, runs, run_name) for condition in layout.conditions]
+    return [one for one in found if one]
+
+
+def _save_results(folder: Path, table: FilledTable, runs: Mapping[str, Run], run_name: RunName) -> None:
+    """The small files that are committed: cells, where they come from, and pictures for the README."""
+    if not table.has_values:
+        return
+    incomplete = sum(cell.state != "complete" for cell in table.cells.values())
+    environment = {
+        "table": table.layout.name,
+        "note": f"{incomplete} of {len(table.cells)} cells are not complete"
+        if incomplete
+        else "all cells are complete",
+        "data_seeds": tables.data_seeds(table.cells),
+        **provenance(table.runs),
+    }
+    write(folder / "cells.csv", tables.long_csv(table).encode())
+    write(folder / "environment.json", (json.dumps(environment, indent=2, sort_keys=True) + "\n").encode())
+    if table.has_paper:
+        write(folder / "overview.png", figures.save(figures.comparison_figure(table), "png", dpi=120))
+    for found in _findings(table.layout, runs, run_name):
+        for name, figure in found.pictures.items():
+            if name.startswith("figure_4"):
+                write(folder / f"{name}.png", figures.save(figure, "png", dpi=100))
+
+
+def _print(console: Console, table: FilledTable) -> None:
+    """The table on the screen, its long side downwards so that it fits."""
+    layout, footnotes = table.layout, tables.Footnotes()
+    sideways = len(layout.columns) > len(layout.rows)
+    screen = RichTable(
+        title=Text(layout.title), caption=Text(tables.summary(table)), show_lines=True, title_justify="left"
+    )
+    screen.add_column(Text("" if sideways else layout.corner))
+    for heading in (
+        [table.row_title(row) for row in layout.rows] if sideways else [c.full_title for c in layout.columns]
+    ):
+        screen.add_column(Text(heading), justify="right")
+    grid = [[_screen_cell(table[row, c], c, footnotes) for c in layout.columns] for row in layout.rows]
+    if sideways:
+        for column, line in zip(layout.columns, zip(*grid, strict=True), strict=True):
+            screen.add_row(Text(column.full_title), *line)
+    else:
+        for row, cells in zip(layout.rows, grid, strict=True):
+            screen.add_row(Text(table.row_title(row)), *cells)
+    console.print(screen)
+    for number, note in footnotes:
+        console.print(Text(f"[{number}] {note}"))
+    console.print(Text(tables.conventions(table)))
+    if any(cell.state != "complete" for cell in table.cells.values()):
+        console.print(Text(f"To fill what is missing: {layout.command}"))
+    console.print()
+
+
+def _screen_cell(cell: tables.FilledCell | None, column: tables.Column, footnotes: tables.Footnotes) -> Text:
+    if cell is None:
+        return Text()
+    colour = "" if cell.distance_class is None else DISTANCE_COLOURS[cell.distance_class]
+    text = Text(tables.ours_text(cell, column), style="bold" if cell.n else "dim")
+    if cell.paper:
+        text.append(f"\npaper {tables.paper_text(cell, column)}", style="not bold dim")
+    if cell.difference is not None:
+        text.append(f"\n{tables.difference_text(cell, column)}", style=f"not bold {colour}")
+    note = footnotes.mark(cell.note)
+    text.append(f"\n{tables.replicates_text(cell)}{' ' if note else ''}{note}", style="not bold")
+    return text
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (python -m multimodal_loss.report --help lists the options)")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _Parser(
+        prog="python -m multimodal_loss.report", description=__doc__.partition("\n")[0], allow_abbrev=False
+    )
+    parser.add_argument(
+        "--runs", type=_folder, default=Path("outputs/runs"), help="run directories (default: %(default)s)"
+    )
+    parser.add_argument("--output", type=_folder, help="where to write (default: outputs/report, or its quick/)")
+    parser.add_argument("--tables", nargs="+", choices=LAYOUTS, default=(), metavar="TABLE", help=", ".join(LAYOUTS))
+    parser.add_argument(
+        "--save-results", type=_folder, metavar="DIR", help="also write the small files that are committed"
+    )
+    return parser.parse_args(arguments)
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is not a folder")
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

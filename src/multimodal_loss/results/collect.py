@@ -1,0 +1,181 @@
+"""Reading run directories, however they were left behind, and turning replicates into mean +- sample standard deviation.
+
+Nothing here raises for what is wrong inside a run directory: a run that was killed, failed or damaged is a `Run` whose `state` and
+`reason` say so, and whoever asks for its numbers gets none.
+"""
+
+import csv
+import json
+import math
+import statistics
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multimodal_loss.results.metrics import are_probabilities
+
+SCHEMA = 1
+RunState = Literal["done", "failed", "unfinished", "unreadable"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory. `result` is the content of result.json, empty unless `state` is done or failed."""
+
+    path: Path
+    state: RunState
+    reason: str = ""
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def profile(self) -> str:
+        return str(self.get("profile"))
+
+    @property
+    def replicates(self) -> dict[int, Mapping[str, Any]]:
+        """The replicates that were computed, by their number."""
+        return {replicate["replicate"]: replicate for replicate in self.result.get("replicates", [])}
+
+    @property
+    def modalities(self) -> list[str]:
+        names = self.get("dataset/modalities")
+        return [str(name) for name in names] if isinstance(names, list) else []
+
+    def get(self, path: str) -> Any:
+        """The entry of result.json at a path such as `config/trainer/lr`; None where there is none."""
+        return lookup(self.result, path)
+
+    def values(self, metric: str) -> dict[int, float]:
+        """A metric (`test/fused/ACC`) or any other number of a replicate (`seconds`), for each replicate that has it."""
+        found = {}
+        for number, replicate in self.replicates.items():
+            value = lookup(replicate.get("metrics"), metric)
+            value = lookup(replicate, metric) if value is None else value
+            if _is_number(value):
+                found[number] = float(value)
+        return dict(sorted(found.items()))
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """Mean and sample standard deviation (ddof = 1) of n values; None where n is too small for it."""
+
+    mean: float | None
+    sd: float | None
+    n: int
+
+
+def aggregate(values: Iterable[float]) -> Aggregate:
+    values = list(values)
+    mean = statistics.fmean(values) if values else None
+    sd = statistics.stdev(values) if len(values) > 1 else None
+    return Aggregate(mean, sd, len(values))
+
+
+def read_runs(folder: Path) -> dict[str, Run]:
+    """Every run directory in `folder`, by name; none if the folder does not exist."""
+    if not folder.is_dir():
+        return {}
+    paths = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return {path.name: read_run(path) for path in paths}
+
+
+def read_run(path: Path) -> Run:
+    file = path / "result.json"
+    if not file.exists():
+        return Run(path, "unfinished", "still running, or interrupted")
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # ValueError covers broken JSON and broken UTF-8
+        return Run(path, "unreadable", f"result.json cannot be read: {_one_line(error)}")
+    complaint = _complaint(result)
+    if complaint:
+        return Run(path, "unreadable", f"result.json {complaint}")
+    if result["status"] == "failed":
+        return Run(path, "failed", _one_line(result.get("error") or "no reason was recorded"), result)
+    return Run(path, "done", "", result)
+
+
+def read_predictions(run: Run) -> dict[str, NDArray[Any]]:
+    """The arrays of predictions.npz (`0/target`, `0/fused`, `0/modalities`, ...) of sound replicates; none if it cannot be read."""
+    try:
+        with np.load(run.path / "predictions.npz", allow_pickle=False) as stored:
+            arrays = {key: stored[key] for key in stored.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+        return {}
+    numbers = {key.partition("/")[0] for key in arrays}
+    complete = {number for number in numbers if _fits_together(arrays, number)}
+    return {key: array for key, array in arrays.items() if key.partition("/")[0] in complete}
+
+
+def read_history(run: Run) -> dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Epochs and training losses per replicate from history.csv; a line that a killed run cut short is left out."""
+    points: dict[int, list[tuple[float, float]]] = {}
+    try:
+        with (run.path / "history.csv").open(newline="", encoding="utf-8", errors="replace") as file:
+            for row in csv.DictReader(file):
+                try:
+                    point = float(row["epoch"]), float(row["train_loss"])
+                    points.setdefault(int(row["replicate"]), []).append(point)
+                except (KeyError, TypeError, ValueError):
+                    continue
+    except (OSError, csv.Error):
+        return {}
+    curves = {number: np.array(sorted(values)) for number, values in sorted(points.items())}
+    return {number: (curve[:, 0], curve[:, 1]) for number, curve in curves.items()}
+
+
+def lookup(tree: object, path: str) -> Any:
+    """Walks nested mappings along `a/b/c`; None as soon as there is nothing."""
+    for key in path.split("/"):
+        if not isinstance(tree, Mapping):
+            return None
+        tree = tree.get(key)
+    return tree
+
+
+def _complaint(result: object) -> str:
+    """What keeps this from being a result of the format that is read here; empty if nothing does."""
+    if not isinstance(result, dict):
+        return "does not hold a mapping"
+    if result.get("schema") != SCHEMA:
+        return f"has schema {result.get('schema')!r}, this version reads {SCHEMA}"
+    if result.get("status") not in ("done", "failed"):
+        return f"has status {result.get('status')!r}, expected done or failed"
+    replicates = result.get("replicates", [])
+    if not isinstance(replicates, list):
+        return "has no list of replicates"
+    numbers = [replicate.get("replicate") if isinstance(replicate, dict) else None for replicate in replicates]
+    if any(type(number) is not int for number in numbers) or len(set(numbers)) < len(numbers):
+        return "has replicates without a number of their own"
+    return ""
+
+
+def _fits_together(arrays: Mapping[str, NDArray[Any]], number: str) -> bool:
+    try:
+        target, fused, modalities = (arrays[f"{number}/{part}"] for part in ("target", "fused", "modalities"))
+    except KeyError:
+        return False
+    if (target.ndim, fused.ndim, modalities.ndim) != (1, 2, 3) or len(target) == 0:
+        return False
+    same_samples = len(target) == len(fused) == len(modalities)
+    same_classes = fused.shape[1] == modalities.shape[2] and 0 <= target.min() <= target.max() < fused.shape[1]
+    return same_samples and same_classes and are_probabilities(fused) and are_probabilities(modalities)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())[:300]

@@ -1,0 +1,145 @@
+"""The run directory: one config, all its replicates. Every file is written under a temporary name and renamed."""
+
+import csv
+import fcntl
+import io
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multimodal_loss.errors import UserError
+
+SCHEMA = 1
+PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "pandas", "hydra-core", "omegaconf")
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it: a reader sees the old bytes or the new, never a part.
+
+    Raises UserError when the file cannot be written (disk full, no permission).
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    # torch.save reports a failed write as a RuntimeError of its zip writer.
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "writ" not in str(error) and "enforce fail" not in str(error):
+            raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "the disk is full or not writable"
+        raise WriteError(
+            f"cannot write {path}: {reason}; make room and start again, it continues from the last checkpoint"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class WriteError(UserError):
+    """A file of the run directory could not be written."""
+
+
+class RunDirectory:
+    """Files of one run under `<output_dir>/<name>-<hash>/`; see DESIGN contract 2 in the README's section on results."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoint = path / "checkpoint.pt"
+        self.predictions = path / "predictions.npz"
+        self.result = path / "result.json"
+
+    def create(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteError(
+                f"cannot make the run directory {self.path}: {error.strerror}; choose another with output_dir="
+            ) from error
+
+    @contextmanager
+    def locked(self, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold the run for this process. If another process holds it, call `waiting` once and wait; its death frees the run."""
+        with open(self.path / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def is_done(self) -> bool:
+        """True when result.json says that the run is done; unreadable counts as not done."""
+        try:
+            status = json.loads(self.result.read_text())["status"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return bool(status == "done")
+
+    def write_text(self, name: str, text: str) -> None:
+        write_atomically(self.path / name, lambda file: file.write(text.encode()))
+
+    def write_history(self, rows: Sequence[Sequence[float]]) -> None:
+        """Rows (replicate, epoch, train_loss, seconds)."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["replicate", "epoch", "train_loss", "seconds"])
+        writer.writerows(
+            [int(number), int(epoch), f"{loss:.9g}", f"{seconds:.2f}"] for number, epoch, loss, seconds in rows
+        )
+        self.write_text("history.csv", text.getvalue())
+
+    def write_predictions(self, predictions: Mapping[int, Mapping[str, NDArray[Any]]]) -> None:
+        """Per replicate number: `target` (N,), `fused` (N, C) and `modalities` (N, M, C), the last two probabilities."""
+        arrays = {f"{number}/{key}": array for number, parts in predictions.items() for key, array in parts.items()}
+        write_atomically(self.predictions, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        text = json.dumps({"schema": SCHEMA, **result}, indent=1, allow_nan=False) + "\n"
+        write_atomically(self.result, lambda file: file.write(text.encode()))
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def git_state() -> dict[str, Any]:
+    """Commit of the checkout that the package runs from, and whether tracked files differ from it; nulls outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+    try:
+        return {"sha": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return {"sha": None, "dirty": None}
+
+
+def package_versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+
+
+def hardware(gpu: str | None, threads: int) -> dict[str, Any]:
+    return {"cpu": _cpu_name(), "cores": os.cpu_count(), "threads": threads, "gpu": gpu}
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,224 @@
+"""The one training entrypoint.
+
+    python -m multimodal_loss.train dataset=synthetic dataset.noisy_modalities=2 backbone=mlp fusion=multimodal
+
+trains every replicate of one config and fills one run directory; `-m` sweeps. Exit code 0: done (or done before), 1: a run failed,
+2: a value or a file that the user can mend, 128 + n: stopped by signal n with a checkpoint written.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from multimodal_loss.configuration import CONFIG_DIR, check_overrides, config_hash, resolved, run_name_of
+from multimodal_loss.datasets import Dataset, MultimodalData
+from multimodal_loss.errors import UserError
+from multimodal_loss.fusion import Fusion
+from multimodal_loss.results.run_directory import RunDirectory, git_state, hardware, now, package_versions
+from multimodal_loss.trackers import Tracker, make_tracker
+from multimodal_loss.training.collapsed import CollapsedStack, can_collapse
+from multimodal_loss.training.evaluate import metrics_of, predict, proxy_counts
+from multimodal_loss.training.loop import Interrupted, LoopOptions, TrainingState, save_checkpoint, train
+from multimodal_loss.training.progress import Progress
+from multimodal_loss.training.replicate import OptimizerOptions, Replicate, make_replicate
+from multimodal_loss.training.stack import ModuleStack, Stack
+
+# Jobs of a sweep may run in other processes: each appends the exit code of its failure to the file named here.
+FAILURES = "MULTIMODAL_LOSS_FAILURES"
+
+
+def main() -> int:
+    """Check what the user typed, let Hydra run one job or a sweep, and give the worst exit code of its jobs."""
+    try:
+        check_overrides([a for a in sys.argv[1:] if "=" in a and not a.startswith("-")])
+    except UserError as error:
+        return _complain(error, 2)
+    with tempfile.NamedTemporaryFile("w+", prefix="multimodal-loss-") as failures:
+        os.environ[FAILURES] = failures.name
+        _hydra_main()
+        return max((int(code) for code in Path(failures.name).read_text().split()), default=0)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
+def _hydra_main(config: DictConfig) -> None:
+    try:
+        print(run(config).path)
+    except Interrupted as interruption:
+        sys.exit(_complain(interruption, 128 + interruption.signal_number))
+    except UserError as error:
+        code = 1 if isinstance(error, FailedRun) else 2
+        with open(os.environ[FAILURES], "a") as failures:
+            failures.write(f"{_complain(error, code)}\n")
+
+
+def _complain(error: Exception, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    return code
+
+
+class FailedRun(UserError):
+    """A run began and failed; its result.json says so."""
+
+
+def run(config: DictConfig) -> RunDirectory:
+    """Train one config unless its run directory is done already.
+
+    Raises UserError for a bad value or missing data, FailedRun if training failed, Interrupted on SIGTERM or SIGINT.
+    """
+    values = resolved(config)
+    device = choose_device(values["device"])
+    if values["threads"] is not None:
+        torch.set_num_threads(values["threads"])
+    directory = RunDirectory(Path(values["output_dir"]) / run_name_of(values))
+    directory.create()
+
+    def waiting() -> None:
+        print(f"another process is training {directory.path}; waiting for it", file=sys.stderr, flush=True)
+
+    with directory.locked(waiting):
+        if not directory.is_done():
+            _train(config, values, directory, device)
+    return directory
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is cuda, then mps, then cpu."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={name} cannot be used here ({str(error).splitlines()[0]}); try device=auto") from error
+
+
+def _train(config: DictConfig, values: dict[str, Any], directory: RunDirectory, device: torch.device) -> None:
+    directory.write_text("config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    result = _provenance(values, device)
+    tracker = make_tracker(values, directory.path)
+    try:
+        replicates = make_replicates(config, values)
+        result["dataset"] = _describe(values, replicates[0].data, config)
+        state = _fit(values, replicates, directory, device, tracker)
+        predictions = {}
+        for replicate in replicates:
+            report = _evaluate(replicate, values, device, predictions)
+            result["replicates"].append({**_identity(replicate), **state.stopped[replicate.number], **report})
+        directory.write_predictions(predictions)
+        save_checkpoint(directory, replicates, None, state)
+        result.update(status="done", ended=now())
+        directory.write_result(result)
+        tracker.finish(result, predictions)
+    except UserError as error:
+        tracker.fail(str(error))
+        directory.write_result({**result, "status": "failed", "error": str(error), "ended": now()})
+        raise FailedRun(str(error)) from error
+    finally:
+        tracker.close()
+
+
+def make_replicates(config: DictConfig, values: dict[str, Any]) -> list[Replicate]:
+    """Load the data and draw every replicate's initial weights from its own seed."""
+    dataset: Dataset = _build(_without(config.dataset, "name", "run_name", "default_data_seeds", "learning_rates"), "dataset")
+
+    def make_backbone(data: MultimodalData) -> torch.nn.Module:
+        node = _without(config.backbone, "name")
+        backbone: torch.nn.Module = _build(node, "backbone", feature_shapes=data.feature_shapes, num_classes=len(data.classes))
+        return backbone
+
+    def make_fusion(data: MultimodalData) -> Fusion:
+        node = _without(config.fusion, "name", "input", "proxy_lr_multiplier")
+        fusion: Fusion = _build(node, "fusion", num_classes=len(data.classes), num_modalities=len(data.modalities))
+        return fusion
+
+    seeds, folds = values["seeds"], values["folds"]
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds={seeds}: give at least one, each once")
+    numbered = [(seed, seed, None) for seed in seeds] if folds is None else [(fold, seeds[0], fold) for fold in folds]
+    return [make_replicate(n, seed, fold, dataset.load(fold), make_backbone, make_fusion) for n, seed, fold in numbered]
+
+
+def _without(node: DictConfig, *keys: str) -> DictConfig:
+    """The node that builds an object, without the keys that are for others."""
+    return OmegaConf.create({k: v for k, v in OmegaConf.to_container(node, resolve=True).items() if k not in keys})  # type: ignore
+
+
+def _build(node: DictConfig, group: str, **extra: Any) -> Any:
+    try:
+        return instantiate(node, _convert_="all", **extra)
+    except hydra.errors.InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        if isinstance(error.__cause__, (ValueError, TypeError)):
+            raise UserError(f"bad value in {group}: {error.__cause__}") from error
+        raise
+
+
+def _fit(
+    values: dict[str, Any], replicates: list[Replicate], directory: RunDirectory, device: torch.device, tracker: Tracker
+) -> TrainingState:
+    trainer, kind = values["trainer"], values["fusion"]["input"]
+    optimizer = OptimizerOptions(
+        lr=trainer["lr"],
+        weight_decay=trainer["weight_decay"],
+        betas=tuple(trainer["betas"]),
+        eps=trainer["eps"],
+        proxy_lr_multiplier=values["fusion"]["proxy_lr_multiplier"],
+    )
+    options = LoopOptions(trainer["max_epochs"], trainer["min_delta"], trainer["patience"], values["checkpoint_seconds"])
+    fast = trainer["path"] == "auto" and can_collapse(replicates)
+    stack: Stack = (CollapsedStack if fast else ModuleStack)(replicates, optimizer, kind, device)
+    with Progress(values["name"], enabled=values["progress"]) as progress:
+        return train(replicates, stack, options, directory, [progress, tracker])
+
+
+def _evaluate(replicate: Replicate, values: dict[str, Any], device: torch.device, predictions: dict[int, Any]) -> dict[str, Any]:
+    kind, data = values["fusion"]["input"], replicate.data
+    test = predictions[replicate.number] = predict(replicate, data.test, kind, device)
+    metrics = {"test": metrics_of(test, data.modalities)}
+    if data.validation is not None:
+        metrics["validation"] = metrics_of(predict(replicate, data.validation, kind, device), data.modalities)
+    return {"metrics": metrics, "proxies": proxy_counts(replicate, kind, device)}
+
+
+def _identity(replicate: Replicate) -> dict[str, Any]:
+    return {
+        "replicate": replicate.number,
+        "seed": replicate.seed,
+        "fold": replicate.fold,
+        "data_fingerprint": replicate.data.fingerprint,
+    }
+
+
+def _describe(values: dict[str, Any], data: MultimodalData, config: DictConfig) -> dict[str, Any]:
+    sizes = {"train": len(data.train), "validation": len(data.validation) if data.validation else 0, "test": len(data.test)}
+    return {"name": values["dataset"]["name"], "modalities": data.modalities, "classes": data.classes, "sizes": sizes}
+
+
+def _provenance(values: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "status": "running",
+        "error": None,
+        "name": values["name"],
+        "hash": config_hash(values),
+        "experiment": values["experiment_name"],
+        "profile": values["profile"],
+        "config": values,
+        "git": git_state(),
+        "versions": package_versions(),
+        "hardware": hardware(gpu, torch.get_num_threads()),
+        "device": str(device),
+        "started": now(),
+        "replicates": [],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""One run: its replicates, the loop, early stopping, checkpoints and evaluation."""

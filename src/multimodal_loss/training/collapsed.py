@@ -1,0 +1,239 @@
+"""The fast path: all replicates of the linear MLP in one pass over the data.
+
+Without an activation the network of modality m is one affine map, A x + b with A = W_L ... W_1 (C x D). Evaluated as X A^T it is the
+same function of the same parameters, so every W_l gets the gradient that it gets in the layer-by-layer network, at about 1/250 of
+the arithmetic, and the A of all replicates go through one product with X.
+
+Backward by hand. With G = dL/dscores (B x C), dA = G^T X and g = sum_b G_b, the gradient of layer l is
+
+    dW_l = L_l^T Q_l,    db_l = L_l^T g,    L_l = W_L ... W_{l+1},    Q_1 = dA,    Q_{l+1} = Q_l W_l^T + g b_l^T.
+
+dW_1 (500 x 2000) has rank C: it is formed for one replicate at a time in a buffer that stays in the cache, and goes straight into
+the fused Adam update, so that the update streams each wide tensor once.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim.adam import adam
+
+from multimodal_loss.backbones import MLP
+from multimodal_loss.training.replicate import FusionInput, OptimizerOptions, Replicate, fusion_input
+
+
+def can_collapse(replicates: Sequence[Replicate]) -> bool:
+    """True for linear MLPs that share one training set."""
+    linear = all(isinstance(r.backbone, MLP) and r.backbone.activation is None for r in replicates)
+    return linear and len({id(r.data) for r in replicates}) == 1
+
+
+class SharedInput:
+    """X of one modality, and its two products with the columns of all replicates.
+
+    On a CPU X is kept in oneDNN's layout: for 10 columns of 2,000 features its two products take 24 + 27 ms for three modalities
+    of 10,000 rows on one core, where torch.mm takes 59 + 37 ms and the transposed form 220 ms.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        x = x.flatten(1)
+        self._onednn = x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+        self._x = x.to_mkldnn() if self._onednn else x
+
+    def scores(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """X weight^T (B, columns) for weight (columns, D), with the graph that `weight_gradient` needs."""
+        with torch.enable_grad():
+            leaf = weight.detach().requires_grad_()
+            if self._onednn:
+                return F.linear(self._x, leaf).to_dense(), leaf
+            return F.linear(self._x, leaf), leaf
+
+    @staticmethod
+    def weight_gradient(scores: Tensor, leaf: Tensor, gradient: Tensor) -> Tensor:
+        """gradient^T X (columns, D)."""
+        return torch.autograd.grad(scores, leaf, gradient)[0]
+
+
+class CollapsedStack:
+    """Linear MLPs of all active replicates, stacked: `weights[m][l]` is (R, out, in), `biases[m][l]` is (R, out)."""
+
+    def __init__(self, replicates: Sequence[Replicate], options: OptimizerOptions, kind: FusionInput, device: torch.device) -> None:
+        self.active = list(range(len(replicates)))
+        self._replicates = list(replicates)
+        self._options, self._kind, self._device = options, kind, device
+        train = replicates[0].data.train
+        self._inputs = [SharedInput(x.to(device)) for x in train.inputs]
+        self._target = train.target.to(device)
+        self._steps_taken = 0
+        self._optimizers = []
+        for replicate in replicates:
+            replicate.backbone.to(device)
+            replicate.fusion.to(device)
+            groups = options.fusion_groups(replicate.fusion)
+            self._optimizers.append(options.adam(groups) if groups else None)
+        self._stack_weights()
+
+    # --- weights -------------------------------------------------------------------------------------------------------------
+
+    def _layers(self, position: int) -> list[list[torch.nn.Linear]]:
+        backbone = self._replicates[position].backbone
+        assert isinstance(backbone, MLP)
+        return [list(layers.children()) for layers in backbone.modalities]  # type: ignore[misc]
+
+    def _stack_weights(self) -> None:
+        """Copy the active replicates' weights out of their modules; fresh moments."""
+        networks = [self._layers(position) for position in self.active]
+        modalities, depth = range(len(networks[0])), range(len(networks[0][0]))
+        self._weights = [[torch.stack([n[m][d].weight.detach() for n in networks]) for d in depth] for m in modalities]
+        self._biases = [[torch.stack([n[m][d].bias.detach() for n in networks]) for d in depth] for m in modalities]
+        self._moments = [[torch.zeros_like(p) for p in self._parameters()] for _ in range(2)]
+        wide = max(self._weights[m][0].shape[1] * self._weights[m][0].shape[2] for m in modalities)
+        replicates_at_once = 1 if self._device.type == "cpu" else len(networks)
+        self._buffer = self._weights[0][0].new_empty(replicates_at_once * wide)
+        self._collapse()
+
+    def _parameters(self) -> list[Tensor]:
+        """Every stacked tensor; the first layers' weights come first, because they are updated apart."""
+        first = [w[0] for w in self._weights]
+        return first + [w for ws in self._weights for w in ws[1:]] + [b for bs in self._biases for b in bs]
+
+    def _collapse(self) -> None:
+        """`_left[m][l]` = W_L ... W_{l+1}, `_maps[m]` = A (R, C, D), `_offsets[m]` = b (R, C)."""
+        self._left: list[list[Tensor]] = []
+        self._maps: list[Tensor] = []
+        self._offsets: list[Tensor] = []
+        for weights, biases in zip(self._weights, self._biases, strict=True):
+            classes = weights[-1].shape[1]
+            products = [torch.eye(classes, dtype=weights[0].dtype, device=self._device).expand(len(self.active), -1, -1)]
+            for weight in reversed(weights):
+                products.insert(0, products[0] @ weight)
+            self._maps.append(products[0])
+            self._left.append(products[1:])
+            terms = [torch.bmm(left, b.unsqueeze(2)).squeeze(2) for left, b in zip(products[1:], biases, strict=True)]
+            self._offsets.append(torch.stack(terms).sum(0))
+
+    # --- one step ------------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def step(self) -> Tensor:
+        products = [x.scores(a.flatten(0, 1)) for x, a in zip(self._inputs, self._maps, strict=True)]
+        # (R, M, C, B): with samples last, softmax over two classes is vectorised over samples, 20 times faster than over the last axis.
+        columns = [s.detach().T.unflatten(0, a.shape[:2]) for (s, _), a in zip(products, self._maps, strict=True)]
+        scores = torch.stack([c + b.unsqueeze(2) for c, b in zip(columns, self._offsets, strict=True)], dim=1)
+        losses, gradient = self._fuse(scores)
+        self._steps_taken += 1
+        backbone_gradients = []
+        for m, (output, leaf) in enumerate(products):
+            by_row = gradient[:, m].flatten(0, 1).T.contiguous()
+            map_gradient = SharedInput.weight_gradient(output, leaf, by_row).view_as(self._maps[m])
+            backbone_gradients.append(self._layer_gradients(m, map_gradient, gradient[:, m].sum(2)))
+        self._update(backbone_gradients)
+        self._collapse()
+        return losses
+
+    @torch.enable_grad()
+    def _fuse(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses (R,) and dL/dscores; the fusions' own parameters are updated."""
+        scores.requires_grad_()
+        inputs = fusion_input(scores, self._kind, dim=2).permute(0, 3, 1, 2)
+        losses = []
+        for i, position in enumerate(self.active):
+            self._zero_grad(position)
+            losses.append(self._replicates[position].fusion(inputs[i], self._target))
+        total = torch.stack(losses)
+        total.sum().backward()  # type: ignore[no-untyped-call]
+        for position in self.active:
+            optimizer = self._optimizers[position]
+            if optimizer is not None:
+                optimizer.step()
+        assert scores.grad is not None
+        return total.detach(), scores.grad
+
+    def _zero_grad(self, position: int) -> None:
+        optimizer = self._optimizers[position]
+        if optimizer is not None:
+            optimizer.zero_grad()
+
+    def _layer_gradients(self, m: int, map_gradient: Tensor, offset_gradient: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """dA (R, C, D), [dW_2, ..., dW_L] and [db_1, ..., db_L] of one modality; dW_1 = L_1^T dA is formed in `_update`."""
+        right, weights, biases = map_gradient, [], []
+        for depth, (left, weight, bias) in enumerate(zip(self._left[m], self._weights[m], self._biases[m], strict=True)):
+            if depth:
+                weights.append(left.mT @ right)
+            biases.append(torch.bmm(left.mT, offset_gradient.unsqueeze(2)).squeeze(2))
+            if depth < len(self._weights[m]) - 1:
+                right = right @ weight.mT + offset_gradient.unsqueeze(2) * bias.unsqueeze(1)
+        return map_gradient, weights, biases
+
+    def _update(self, gradients: list[tuple[Tensor, list[Tensor], list[Tensor]]]) -> None:
+        parameters = self._parameters()
+        first = len(self._weights)
+        small = [g for _, weights, _ in gradients for g in weights] + [g for _, _, biases in gradients for g in biases]
+        self._adam(parameters[first:], small, [moments[first:] for moments in self._moments])
+        rows = 1 if self._device.type == "cpu" else len(self.active)
+        for m, (map_gradient, _, _) in enumerate(gradients):
+            for start in range(0, len(self.active), rows):
+                part = slice(start, start + rows)
+                weight = parameters[m][part]
+                gradient = self._buffer[: weight.numel()].view_as(weight)
+                torch.bmm(self._left[m][0][part].mT, map_gradient[part], out=gradient)
+                self._adam([weight], [gradient], [[moments[m][part]] for moments in self._moments])
+
+    def _adam(self, parameters: list[Tensor], gradients: list[Tensor], moments: list[list[Tensor]]) -> None:
+        options = self._options
+        adam(
+            parameters,
+            gradients,
+            moments[0],
+            moments[1],
+            [],
+            [torch.tensor(self._steps_taken - 1.0, device=self._device) for _ in parameters],
+            fused=True,
+            amsgrad=False,
+            beta1=options.betas[0],
+            beta2=options.betas[1],
+            lr=options.lr,
+            weight_decay=options.weight_decay,
+            eps=options.eps,
+            maximize=False,
+        )
+
+    # --- leaving, saving, continuing -----------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def synchronise(self) -> None:
+        for i, position in enumerate(self.active):
+            for m, layers in enumerate(self._layers(position)):
+                for depth, layer in enumerate(layers):
+                    layer.weight.copy_(self._weights[m][depth][i])
+                    layer.bias.copy_(self._biases[m][depth][i])
+
+    def retire(self, positions: Sequence[int]) -> None:
+        self.synchronise()
+        kept = [i for i, position in enumerate(self.active) if position not in positions]
+        self.active = [self.active[i] for i in kept]
+        if not kept:
+            return
+        index = torch.tensor(kept, device=self._device)
+        self._weights = [[w.index_select(0, index) for w in ws] for ws in self._weights]
+        self._biases = [[b.index_select(0, index) for b in bs] for bs in self._biases]
+        self._moments = [[p.index_select(0, index) for p in moments] for moments in self._moments]
+        self._collapse()
+
+    def state_dict(self) -> dict[str, Any]:
+        optimizers = {p: o.state_dict() for p in self.active if (o := self._optimizers[p]) is not None}
+        return {"active": self.active, "steps": self._steps_taken, "moments": self._moments, "optimizers": optimizers}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.active = list(state["active"])
+        self._stack_weights()
+        self._steps_taken = state["steps"]
+        for own, saved in zip(self._moments, state["moments"], strict=True):
+            for tensor, value in zip(own, saved, strict=True):
+                tensor.copy_(value)
+        for position, optimizer in state["optimizers"].items():
+            own_optimizer = self._optimizers[position]
+            assert own_optimizer is not None
+            own_optimizer.load_state_dict(optimizer)
