@@ -18,7 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from multimodal_loss.errors import UserError
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
-# Where things lie, what they run on, who watches and what they are called: none of it changes a number that a run reports.
+# Where things lie, what they run on, who watches and what they are called: none of it changes a number that a run
+# reports.
 NOT_HASHED = (
     "name",
     "dataset.run_name",
@@ -65,7 +66,8 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 def config_hash(config: dict[str, Any]) -> str:
     """Ten hexadecimal digits of the resolved config without NOT_HASHED.
 
-    Nulls do not count either: an option added later whose default is null leaves the runs made before it where they are.
+    Nulls do not count either: an option added later whose default is null leaves the runs made before it where they
+    are.
     """
     content = json.loads(json.dumps(config))
     for key in NOT_HASHED:
@@ -90,15 +92,27 @@ def run_name_of(config: dict[str, Any]) -> str:
 
 
 def run_name(overrides: Sequence[str]) -> str:
-    """Name of the run's directory for these overrides."""
-    return run_name_of(resolved(compose_config(overrides)))
+    """Name of the run's directory for these overrides.
+
+    Composes each combination of group choices once and sets plain keys on a copy: a report names a hundred runs.
+    """
+    check_overrides(overrides)
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    if any(o.is_add() or o.is_delete() or o.is_sweep_override() for o in parsed):
+        return run_name_of(resolved(compose_config(overrides)))
+    config = _compose(tuple(o.input_line for o in parsed if o.input_line and _is_group(o.key_or_group))).copy()
+    for override in parsed:
+        if not _is_group(override.key_or_group):
+            OmegaConf.update(config, override.key_or_group, override.value())
+    return run_name_of(resolved(config))
 
 
-# --- what a user typed -----------------------------------------------------------------------------------------------------------
+# --- what a user typed
+# -----------------------------------------------------------------------------------------------------------
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
-    """Raise UserError, with the nearest valid names, for a group choice or key that does not exist. Hydra checks the rest."""
+    """Raise UserError, with the nearest valid names, for a group choice or key that does not exist."""
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:

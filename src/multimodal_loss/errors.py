@@ -1,5 +1,15 @@
 """The one error type for what a user can cause and mend."""
 
+import math
+
 
 class UserError(Exception):
     """Its text is one line: what is wrong, where, and what to do. The entrypoints print it and exit with 2."""
+
+
+def require_number(key: str, value: object, positive: bool = False, integer: bool = False) -> None:
+    """Raise UserError unless a config value is a finite number, not negative, and not zero or whole where asked."""
+    kind = "whole number" if integer else "number"
+    right_type = isinstance(value, int if integer else (int, float)) and not isinstance(value, bool)
+    if not right_type or not math.isfinite(value) or value < 0 or (positive and value == 0):  # type: ignore[operator, arg-type]
+        raise UserError(f"{key}={value}: must be a {kind} {'above 0' if positive else 'of at least 0'}")

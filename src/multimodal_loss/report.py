@@ -5,9 +5,7 @@ Exit codes: 0 written (also when every cell is still missing), 1 the output cann
 
 import argparse
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,11 +18,12 @@ from rich.text import Text
 from multimodal_loss.errors import UserError
 from multimodal_loss.reporting import figures, tables
 from multimodal_loss.reporting.conditions import Findings, findings
-from multimodal_loss.reporting.layouts import LAYOUTS, Layout
+from multimodal_loss.reporting.layouts import LAYOUTS, Column
 from multimodal_loss.reporting.page import Section, render
 from multimodal_loss.reporting.provenance import provenance
 from multimodal_loss.reporting.tables import FilledTable, RunName
 from multimodal_loss.results.collect import Run, read_runs
+from multimodal_loss.results.run_directory import WriteError, write_atomically
 
 DISTANCE_COLOURS = ("green", "cyan", "yellow", "red")
 
@@ -33,12 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parse(arguments)
         page = report(options.runs, options.output, options.tables, options.save_results)
+    except (WriteError, OSError) as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 1
     except UserError as error:
         print(f"report: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
-        print(f"report: cannot write the report: {error}", file=sys.stderr)
-        return 1
     print(page)
     return 0
 
@@ -53,61 +52,47 @@ def report(
 ) -> Path:
     """Writes everything and returns the page's path.
 
-    Without `names`: Table 1, and every other full table of which at least one run has been started. The quick profile has a page of its
-    own, in `quick/` below the usual folder, and is never saved as a result.
+    Without `names`: Table 1, and every other full table of which at least one run has been started. The quick profile
+    has a page of its own, in `quick/` below the usual folder, and is never saved as a result.
     """
     quick = [name for name in names if LAYOUTS[name].profile == "quick"]
     if quick and (len(names) > 1 or save_results):
-        raise UserError(
-            "the quick profile is reported alone and never saved as a result: use --tables quick, nothing else"
-        )
+        raise UserError("the quick profile is reported alone and never saved as a result: --tables quick")
     output = output or Path("outputs/report/quick" if quick else "outputs/report")
-    runs, run_name, console = read_runs(runs_folder), cache_names(run_name or _run_name), console or Console()
+    runs, run_name, console = read_runs(runs_folder), cached(run_name or _run_name), console or _console()
 
-    filled = [tables.fill(layout, runs, run_name) for layout in LAYOUTS.values() if not names or layout.name in names]
-    shown = [table for table in filled if names or table.layout.name == "table_1" or _started(table)]
-    absent = [table.layout for table in filled if table not in shown and table.layout.profile != "quick"]
+    wanted = [layout for layout in LAYOUTS.values() if (layout.name in names if names else layout.profile == "full")]
+    filled = [tables.fill(layout, runs, run_name) for layout in wanted]
+    shown = [table for table in filled if names or table.layout.name == "table_1" or table.runs]
+    absent = [table.layout for table in filled if table not in shown]
 
     sections = [_section(table, runs, run_name, output) for table in shown]
     used = {run.name: run for table in shown for run in table.runs}
     page = output / "index.html"
     write(page, render(sections, absent, provenance(list(used.values())), str(runs_folder)).encode())
-    for table in shown:
-        _print(console, table)
-        if save_results:
-            _save_results(save_results / table.layout.name, table, runs, run_name)
+    for section in sections:
+        _print(console, section.table)
+        if save_results and section.table.has_values:
+            _save_results(save_results / section.table.layout.name, section.table, section.findings)
     return page
 
 
 def write(path: Path, content: bytes) -> None:
-    """All of it or nothing: to a temporary name in the same folder, then renamed."""
+    """All of it or nothing; folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_atomically(path, lambda file: file.write(content))
 
 
-def cache_names(run_name: RunName) -> RunName:
-    """Composing a configuration takes a while, and several cells name the same one."""
-    cached = cache(lambda overrides: run_name(list(overrides)))
-    return lambda overrides: cached(tuple(overrides))
+def cached(run_name: RunName) -> RunName:
+    """Composing a configuration takes a tenth of a second, and several cells name the same one."""
+    remembered = cache(run_name)
+    return lambda overrides: remembered(tuple(overrides))
 
 
 def _run_name(overrides: Sequence[str]) -> str:
     from multimodal_loss.configuration import run_name  # only here: Hydra takes a while to import
 
-    return run_name(list(overrides))
-
-
-def _started(table: FilledTable) -> bool:
-    """Whether there is any run of the table, and of a full one: quick runs are shown when asked for."""
-    return table.layout.profile != "quick" and bool(table.runs)
+    return run_name(overrides)
 
 
 def _section(table: FilledTable, runs: Mapping[str, Run], run_name: RunName, output: Path) -> Section:
@@ -116,44 +101,40 @@ def _section(table: FilledTable, runs: Mapping[str, Run], run_name: RunName, out
     write(output / f"{name}.md", tables.markdown(table).encode())
     write(output / f"{name}.tex", tables.latex(table).encode())
     write(output / f"{name}.csv", tables.long_csv(table).encode())
-    found = _findings(table.layout, runs, run_name)
-    drawn = {name: figure for one in found for name, figure in one.pictures.items()}
+    every = [findings(condition, table.layout, runs, run_name) for condition in table.layout.conditions]
+    found = [one for one in every if one]
+    drawn = {title: figure for one in found for title, figure in one.pictures.items()}
     if table.has_values and table.has_paper:
         drawn[f"{name}_overview"] = figures.comparison_figure(table)
     pictures = {}
     for title, figure in drawn.items():
         pictures[title] = figures.save(figure, "svg")
         write(output / "figures" / f"{title}.svg", pictures[title])
-        write(output / "figures" / f"{title}.pdf", figures.save(figure, "pdf"))
     return Section(table, found, pictures)
 
 
-def _findings(layout: Layout, runs: Mapping[str, Run], run_name: RunName) -> list[Findings]:
-    found = [findings(condition, layout, runs, run_name) for condition in layout.conditions]
-    return [one for one in found if one]
-
-
-def _save_results(folder: Path, table: FilledTable, runs: Mapping[str, Run], run_name: RunName) -> None:
+def _save_results(folder: Path, table: FilledTable, findings: Sequence[Findings]) -> None:
     """The small files that are committed: cells, where they come from, and pictures for the README."""
-    if not table.has_values:
-        return
     incomplete = sum(cell.state != "complete" for cell in table.cells.values())
     environment = {
         "table": table.layout.name,
-        "note": f"{incomplete} of {len(table.cells)} cells are not complete"
-        if incomplete
-        else "all cells are complete",
-        "data_seeds": tables.data_seeds(table.cells),
+        "note": f"{incomplete} of {len(table.cells)} cells are not complete" if incomplete else "complete",
+        "data_seeds": table.data_seeds,
         **provenance(table.runs),
     }
     write(folder / "cells.csv", tables.long_csv(table).encode())
     write(folder / "environment.json", (json.dumps(environment, indent=2, sort_keys=True) + "\n").encode())
     if table.has_paper:
         write(folder / "overview.png", figures.save(figures.comparison_figure(table), "png", dpi=120))
-    for found in _findings(table.layout, runs, run_name):
+    for found in findings:
         for name, figure in found.pictures.items():
             if name.startswith("figure_4"):
                 write(folder / f"{name}.png", figures.save(figure, "png", dpi=100))
+
+
+def _console() -> Console:
+    """As wide as the terminal; in a log wide enough for every table."""
+    return Console() if sys.stdout.isatty() else Console(width=110)
 
 
 def _print(console: Console, table: FilledTable) -> None:
@@ -184,7 +165,7 @@ def _print(console: Console, table: FilledTable) -> None:
     console.print()
 
 
-def _screen_cell(cell: tables.FilledCell | None, column: tables.Column, footnotes: tables.Footnotes) -> Text:
+def _screen_cell(cell: tables.FilledCell | None, column: Column, footnotes: tables.Footnotes) -> Text:
     if cell is None:
         return Text()
     colour = "" if cell.distance_class is None else DISTANCE_COLOURS[cell.distance_class]

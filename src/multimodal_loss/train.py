@@ -2,11 +2,12 @@
 
     python -m multimodal_loss.train dataset=synthetic dataset.noisy_modalities=2 backbone=mlp fusion=multimodal
 
-trains every replicate of one config and fills one run directory; `-m` sweeps. Exit code 0: done (or done before), 1: a run failed,
-2: a value or a file that the user can mend, 128 + n: stopped by signal n with a checkpoint written.
+trains every replicate of one config and fills one run directory; `-m` sweeps. Exit code 0: done, now or before; 1:
+training failed; 2: a value or a file that the user can mend; 128 + n: stopped by signal n, with a checkpoint written.
 """
 
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -19,13 +20,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from multimodal_loss.configuration import CONFIG_DIR, check_overrides, config_hash, resolved, run_name_of
 from multimodal_loss.datasets import Dataset, MultimodalData
-from multimodal_loss.errors import UserError
+from multimodal_loss.errors import UserError, require_number
 from multimodal_loss.fusion import Fusion
-from multimodal_loss.results.run_directory import RunDirectory, git_state, hardware, now, package_versions
+from multimodal_loss.results.run_directory import RunDirectory, WriteError, git_state, hardware, now, package_versions
 from multimodal_loss.trackers import Tracker, make_tracker
 from multimodal_loss.training.collapsed import CollapsedStack, can_collapse
 from multimodal_loss.training.evaluate import metrics_of, predict, proxy_counts
-from multimodal_loss.training.loop import Interrupted, LoopOptions, TrainingState, save_checkpoint, train
+from multimodal_loss.training.loop import Interrupted, LoopOptions, TrainingError, TrainingState, save_checkpoint, train
 from multimodal_loss.training.progress import Progress
 from multimodal_loss.training.replicate import OptimizerOptions, Replicate, make_replicate
 from multimodal_loss.training.stack import ModuleStack, Stack
@@ -42,7 +43,10 @@ def main() -> int:
         return _complain(error, 2)
     with tempfile.NamedTemporaryFile("w+", prefix="multimodal-loss-") as failures:
         os.environ[FAILURES] = failures.name
-        _hydra_main()
+        try:
+            _hydra_main()
+        except KeyboardInterrupt:
+            return _complain(Interrupted(signal.SIGINT), 128 + signal.SIGINT)
         return max((int(code) for code in Path(failures.name).read_text().split()), default=0)
 
 
@@ -53,7 +57,7 @@ def _hydra_main(config: DictConfig) -> None:
     except Interrupted as interruption:
         sys.exit(_complain(interruption, 128 + interruption.signal_number))
     except UserError as error:
-        code = 1 if isinstance(error, FailedRun) else 2
+        code = 1 if isinstance(error.__cause__, (TrainingError, WriteError)) else 2
         with open(os.environ[FAILURES], "a") as failures:
             failures.write(f"{_complain(error, code)}\n")
 
@@ -75,6 +79,7 @@ def run(config: DictConfig) -> RunDirectory:
     values = resolved(config)
     device = choose_device(values["device"])
     if values["threads"] is not None:
+        require_number("threads", values["threads"], positive=True, integer=True)
         torch.set_num_threads(values["threads"])
     directory = RunDirectory(Path(values["output_dir"]) / run_name_of(values))
     directory.create()
@@ -104,9 +109,9 @@ def _train(config: DictConfig, values: dict[str, Any], directory: RunDirectory, 
     tracker = make_tracker(values, directory.path)
     try:
         replicates = make_replicates(config, values)
-        result["dataset"] = _describe(values, replicates[0].data, config)
+        result["dataset"] = _describe(values, replicates[0].data)
         state = _fit(values, replicates, directory, device, tracker)
-        predictions = {}
+        predictions: dict[int, Any] = {}
         for replicate in replicates:
             report = _evaluate(replicate, values, device, predictions)
             result["replicates"].append({**_identity(replicate), **state.stopped[replicate.number], **report})
@@ -125,11 +130,15 @@ def _train(config: DictConfig, values: dict[str, Any], directory: RunDirectory, 
 
 def make_replicates(config: DictConfig, values: dict[str, Any]) -> list[Replicate]:
     """Load the data and draw every replicate's initial weights from its own seed."""
-    dataset: Dataset = _build(_without(config.dataset, "name", "run_name", "default_data_seeds", "learning_rates"), "dataset")
+    dataset: Dataset = _build(
+        _without(config.dataset, "name", "run_name", "default_data_seeds", "learning_rates"), "dataset"
+    )
 
     def make_backbone(data: MultimodalData) -> torch.nn.Module:
         node = _without(config.backbone, "name")
-        backbone: torch.nn.Module = _build(node, "backbone", feature_shapes=data.feature_shapes, num_classes=len(data.classes))
+        backbone: torch.nn.Module = _build(
+            node, "backbone", feature_shapes=data.feature_shapes, num_classes=len(data.classes)
+        )
         return backbone
 
     def make_fusion(data: MultimodalData) -> Fusion:
@@ -137,16 +146,28 @@ def make_replicates(config: DictConfig, values: dict[str, Any]) -> list[Replicat
         fusion: Fusion = _build(node, "fusion", num_classes=len(data.classes), num_modalities=len(data.modalities))
         return fusion
 
-    seeds, folds = values["seeds"], values["folds"]
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise UserError(f"seeds={seeds}: give at least one, each once")
+    seeds, folds = _numbers(values, "seeds"), None if values["folds"] is None else _numbers(values, "folds")
     numbered = [(seed, seed, None) for seed in seeds] if folds is None else [(fold, seeds[0], fold) for fold in folds]
     return [make_replicate(n, seed, fold, dataset.load(fold), make_backbone, make_fusion) for n, seed, fold in numbered]
 
 
+def _numbers(values: dict[str, Any], key: str) -> list[int]:
+    numbers = values[key] if isinstance(values[key], list) else [values[key]]
+    for number in numbers:
+        require_number(key, number, integer=True)
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise UserError(f"{key}={numbers}: give at least one, each once")
+    return numbers
+
+
+def _require_choice(key: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"{key}={value}: not one of {', '.join(choices)}")
+
+
 def _without(node: DictConfig, *keys: str) -> DictConfig:
     """The node that builds an object, without the keys that are for others."""
-    return OmegaConf.create({k: v for k, v in OmegaConf.to_container(node, resolve=True).items() if k not in keys})  # type: ignore
+    return OmegaConf.create({key: value for key, value in resolved(node).items() if key not in keys})
 
 
 def _build(node: DictConfig, group: str, **extra: Any) -> Any:
@@ -171,14 +192,24 @@ def _fit(
         eps=trainer["eps"],
         proxy_lr_multiplier=values["fusion"]["proxy_lr_multiplier"],
     )
-    options = LoopOptions(trainer["max_epochs"], trainer["min_delta"], trainer["patience"], values["checkpoint_seconds"])
+    options = LoopOptions(
+        trainer["max_epochs"],
+        trainer["min_delta"],
+        trainer["patience"],
+        values["checkpoint_seconds"],
+        trainer["monitor"],
+    )
+    _require_choice("trainer.path", trainer["path"], ("auto", "ordinary"))
+    _require_choice("fusion.input", kind, ("probabilities", "logits"))
     fast = trainer["path"] == "auto" and can_collapse(replicates)
     stack: Stack = (CollapsedStack if fast else ModuleStack)(replicates, optimizer, kind, device)
     with Progress(values["name"], enabled=values["progress"]) as progress:
         return train(replicates, stack, options, directory, [progress, tracker])
 
 
-def _evaluate(replicate: Replicate, values: dict[str, Any], device: torch.device, predictions: dict[int, Any]) -> dict[str, Any]:
+def _evaluate(
+    replicate: Replicate, values: dict[str, Any], device: torch.device, predictions: dict[int, Any]
+) -> dict[str, Any]:
     kind, data = values["fusion"]["input"], replicate.data
     test = predictions[replicate.number] = predict(replicate, data.test, kind, device)
     metrics = {"test": metrics_of(test, data.modalities)}
@@ -196,8 +227,12 @@ def _identity(replicate: Replicate) -> dict[str, Any]:
     }
 
 
-def _describe(values: dict[str, Any], data: MultimodalData, config: DictConfig) -> dict[str, Any]:
-    sizes = {"train": len(data.train), "validation": len(data.validation) if data.validation else 0, "test": len(data.test)}
+def _describe(values: dict[str, Any], data: MultimodalData) -> dict[str, Any]:
+    sizes = {
+        "train": len(data.train),
+        "validation": len(data.validation) if data.validation else 0,
+        "test": len(data.test),
+    }
     return {"name": values["dataset"]["name"], "modalities": data.modalities, "classes": data.classes, "sizes": sizes}
 
 
@@ -221,4 +256,7 @@ def _provenance(values: dict[str, Any], device: torch.device) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Imported by its name, so that a parallel launcher can send the job to other processes.
+    from multimodal_loss.train import main as entrypoint
+
+    sys.exit(entrypoint())

@@ -19,8 +19,8 @@ class MLP(nn.Module):
         hidden: widths of the hidden layers, the same for every modality.
         activation: None (as released: the network is linear), "relu", "gelu" or "tanh".
 
-    Layers are made layer by layer, and within a layer modality by modality, because that is the order in which the authors' code
-    draws from the generator: the same seed gives their initial weights.
+    Layers are made layer by layer, and within a layer modality by modality, because that is the order in which the
+    authors' code draws from the generator: the same seed gives their initial weights.
     """
 
     def __init__(
@@ -44,11 +44,15 @@ class MLP(nn.Module):
                 layers.append(nn.Linear(features if depth == 0 else hidden[depth - 1], width))
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        return torch.stack([self._scores(x, layers) for x, layers in zip(inputs, self.modalities, strict=True)], dim=1)
+        return torch.stack([self._scores(x, layers) for x, layers in zip(inputs, self.layers(), strict=True)], dim=1)
 
-    def _scores(self, x: Tensor, layers: nn.Module) -> Tensor:
+    def layers(self) -> list[list[nn.Linear]]:
+        """The linear layers of each modality, from the input to the scores."""
+        return [[layer for layer in layers.children() if isinstance(layer, nn.Linear)] for layers in self.modalities]
+
+    def _scores(self, x: Tensor, layers: list[nn.Linear]) -> Tensor:
         x = x.flatten(1)
-        for depth, layer in enumerate(layers.children()):
+        for depth, layer in enumerate(layers):
             if depth and self.activation is not None:
                 x = self.activation(x)
             x = layer(x)

@@ -1,13 +1,14 @@
 """The synthetic data of Table 1 (paper, section 4.1, eq. 8).
 
-Each modality i is drawn on its own: features m_i ~ N(0, 1) in R^2000 are what a model sees; the label comes from the score
+Each modality i is drawn on its own: features m_i ~ N(0, 1) in R^2000 are what a model sees; the label comes from the
+score
 
     z = (m_i + sigma_i e) . beta_i + eps,    y = 1 if z > 0,    beta_i: 20 non-zero entries ~ N(0, 2),    eps ~ N(0, 1).
 
 Modalities are paired by label: sample n takes a class-y draw from each. Every split is balanced and sorted by class.
 
-Conditioning on the label without rejection: (m, e, eps) -> -(m, e, eps) maps z to -z and leaves the density unchanged, so a draw
-whose label is not the wanted one is negated. This is exact, and a split costs one pass over its normals.
+Conditioning on the label without rejection: (m, e, eps) -> -(m, e, eps) maps z to -z and leaves the density unchanged,
+so a draw whose label is not the wanted one is negated. This is exact, and a split costs one pass over its normals.
 """
 
 import hashlib
@@ -55,14 +56,23 @@ class SyntheticOptions:
     labels: str = "threshold"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("noise", NOISES), ("coefficient_scale", SCALES), ("noise_scale", SCALES), ("labels", LABELS)):
+        for name, allowed in (
+            ("noise", NOISES),
+            ("coefficient_scale", SCALES),
+            ("noise_scale", SCALES),
+            ("labels", LABELS),
+        ):
             if getattr(self, name) not in allowed:
                 raise UserError(f"dataset.{name}={getattr(self, name)}: not one of {', '.join(allowed)}")
         for name in ("train_size", "validation_size", "test_size"):
             if getattr(self, name) < 2 or getattr(self, name) % 2:
-                raise UserError(f"dataset.{name}={getattr(self, name)}: must be even and at least 2 (splits are balanced)")
+                raise UserError(
+                    f"dataset.{name}={getattr(self, name)}: must be even and at least 2 (splits are balanced)"
+                )
         if not 1 <= self.num_informative <= self.num_features:
-            raise UserError(f"dataset.num_informative={self.num_informative}: must lie in 1..{self.num_features} (num_features)")
+            raise UserError(
+                f"dataset.num_informative={self.num_informative}: must lie in 1..{self.num_features} (num_features)"
+            )
         if not self.sigmas or min(self.sigmas) < 0:
             raise UserError(f"dataset sigmas {list(self.sigmas)}: give one value >= 0 per modality")
         if self.data_seed < 0:
@@ -87,7 +97,8 @@ def coefficients(options: SyntheticOptions, modality: int) -> Array:
 
 
 def draw_scores(options: SyntheticOptions, modality: int, split: str) -> tuple[Array, Array, Array]:
-    """Unconditioned draws of one modality: features (N, D), noise-free score plus eps (N,), and the noise direction (N,).
+    """Unconditioned draws of one modality: features (N, D), noise-free score plus eps (N,), and the noise direction
+    (N,).
 
     The score of eq. 8 is `clean + sigma * noise`, so one draw serves every noise level.
     """
@@ -103,16 +114,15 @@ def draw_scores(options: SyntheticOptions, modality: int, split: str) -> tuple[A
     return features, clean, noise
 
 
-def noise_level(options: SyntheticOptions, modality: int) -> float:
-    """Standard deviation that multiplies the unit noise of one modality."""
-    sigma = options.sigmas[modality]
-    return sigma if options.noise_scale == "sd" else sigma**0.5
+def noise_level(options: SyntheticOptions, sigma: float) -> np.float32:
+    """Standard deviation that multiplies the unit noise."""
+    return np.float32(sigma if options.noise_scale == "sd" else sigma**0.5)
 
 
 def draw_modality(options: SyntheticOptions, modality: int, split: str) -> Array:
     """Features (N, D) of one modality whose labels are `target(N)`: first half class 0, second half class 1."""
     features, clean, noise = draw_scores(options, modality, split)
-    score = clean + np.float32(noise_level(options, modality)) * noise
+    score = clean + noise_level(options, options.sigmas[modality]) * noise
     if options.labels == "threshold":
         label = score > 0
     else:
@@ -152,7 +162,9 @@ class SyntheticDataset:
     ) -> None:
         if sigmas is None:
             if not 0 <= noisy_modalities <= num_modalities:
-                raise UserError(f"dataset.noisy_modalities={noisy_modalities}: must lie in 0..{num_modalities} (num_modalities)")
+                raise UserError(
+                    f"dataset.noisy_modalities={noisy_modalities}: must lie in 0..{num_modalities} (num_modalities)"
+                )
             sigmas = [easy_sigma] * (num_modalities - noisy_modalities) + [noisy_sigma] * noisy_modalities
         self.options = SyntheticOptions(sigmas=tuple(map(float, sigmas)), data_seed=data_seed, **options)  # type: ignore[arg-type]
         names = [f"m{i + 1}" for i in range(len(self.options.sigmas))]
@@ -192,7 +204,7 @@ class SyntheticDataset:
         arrays = {f"{s}-{m}": x for (m, s), x in zip(jobs, drawn, strict=True)}
         digest = hashlib.sha256()
         for name in sorted(arrays):
-            digest.update(arrays[name])
+            digest.update(arrays[name].data)
         return arrays, digest.hexdigest()[:16]
 
     def _cached(self, cache_dir: Path) -> tuple[dict[str, Array], str]:

@@ -1,19 +1,49 @@
-"""Mulmix: multiplicative combination of modality mixtures (Liu, Li, Xu, Natarajan 2018, arXiv 1805.11730)."""
+"""Mulmix: each mixture of modalities predicts, and learns where the others doubt (Liu, Li, Xu, Natarajan 2018)."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multimodal_loss.fusion.base import Fusion, check_choice
+from multimodal_loss.fusion.gradients import with_own_gradient
+from multimodal_loss.fusion.mulmix_subsets import MIN_DOUBT, subset_loss_and_gradient, subset_losses
 
-CANDIDATES = ("sum", "mean", "heads")
+CANDIDATES = {"sum": 20, "mean": 10, "heads": 4}  # with the largest number of modalities each can do
 COMBINE_IN = ("log_probabilities", "scores")
 REDUCTIONS = ("auto", "sum", "mean")
-MAX_CONFIDENCE = 1 - 1e-6  # p is held below this inside log(1 - p)
+MAX_SUMMED = 4  # "auto" sums over candidates up to this many modalities
+MAX_ENUMERATED_SUMS = 6  # above it, candidates by sum go through `mulmix_subsets`
 MIN_PROBABILITY = 1e-30  # scores are held above this before their logarithm
 
 
 class Mulmix(Fusion):
+    """Multiplicative combination of modality mixtures (arXiv 1805.11730, section 3).
+
+    The candidates are the N = 2^M - 1 non-empty subsets of the modalities, each with class probabilities p_c. For a
+    class y:
+      q_c = (the product over the other candidates j of 1 - p_j^y) ^ (beta / (N - 1)), without gradient,
+      L^y = - sum_c q_c log p_c^y.
+    Loss = the batch mean of L^target; logits = -L^y, so that the prediction is the class with the least loss. exp(-L^y)
+    is not normalised: the probabilities softmax(-L^y) are this project's reading.
+
+    How the paper under study forms candidates from unimodal predictions is not known; the sum of log-probabilities, a
+    product of experts, is this project's default. It is exact for up to 20 modalities: from 7 on the subsets are never
+    listed (see `mulmix_subsets`), and `logits` carry no gradient there.
+
+    Args:
+        beta: how strongly a candidate is silenced once the others are sure; 0 trains all alike.
+        candidates: a candidate's logits from its members: "sum"; "mean", listed one by one, up to 10 modalities;
+            "heads", a linear layer of its own over the concatenated members, as in the original, up to 4 modalities.
+        combine_in: "log_probabilities": scores are probabilities, and their logarithms are combined; "scores": they are
+            combined as they are (meant for logits; with probabilities it is the doubled softmax of SUM + CE).
+        candidate_reduction: "sum" as in the original; "mean", L / N, where the number of candidates would multiply the
+            loss by hundreds of thousands; "auto": sum up to 4 modalities, beyond the original's 3, and mean above.
+
+    Raises:
+        ValueError: a value that an option does not know, or more modalities than the kind of candidates can do.
+    """
+
+    members: Tensor
+
     def __init__(
         self,
         num_classes: int,
@@ -24,41 +54,72 @@ class Mulmix(Fusion):
         candidate_reduction: str = "auto",
     ) -> None:
         super().__init__(num_classes, num_modalities)
-        check_choice("candidates", candidates, CANDIDATES)
+        check_choice("candidates", candidates, tuple(CANDIDATES))
         check_choice("combine_in", combine_in, COMBINE_IN)
         check_choice("candidate_reduction", candidate_reduction, REDUCTIONS)
+        if num_modalities > CANDIDATES[candidates]:
+            raise ValueError(
+                f"candidates={candidates} takes at most {CANDIDATES[candidates]} modalities, got {num_modalities}: "
+                f"there would be {2**num_modalities - 1} candidates"
+            )
+        if beta < 0:
+            raise ValueError(f"beta must be at least 0, got {beta}")
         self.beta = beta
         self.candidates = candidates
         self.combine_in = combine_in
         self.candidate_reduction = candidate_reduction
-        codes = torch.arange(1, 2**num_modalities)
-        self.register_buffer("members", (codes[:, None] >> torch.arange(num_modalities)) & 1, persistent=False)
+        self._listed = candidates != "sum" or num_modalities <= MAX_ENUMERATED_SUMS
+        if self._listed:
+            self.register_buffer("members", _members(num_modalities), persistent=False)
         if candidates == "heads":
-            self.heads = nn.ModuleList(
-                nn.Linear(int(row.sum()) * num_classes, num_classes) for row in self.members
-            )
+            self.heads = nn.ModuleList(nn.Linear(int(row.sum()) * num_classes, num_classes) for row in self.members)
 
     def compute_logits(self, scores: Tensor) -> Tensor:
-        """-L^y for every class y."""
-        return -self._loss_per_class(scores)
+        x = self._combinable(scores)
+        if not self._listed:
+            return -subset_losses(x, self.beta) * self._weight()
+        return -self._loss(self._candidate_log_probabilities(x)).t() * self._weight()
 
     def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
-        return self._loss_per_class(scores).gather(1, target[:, None]).mean()
+        x = self._combinable(scores)
+        if not self._listed:
+            loss = with_own_gradient(lambda wanted: subset_loss_and_gradient(x, target, self.beta, wanted), x)
+            return loss * self._weight()
+        log_p = self._candidate_log_probabilities(x)
+        of_target = log_p.gather(1, target.expand(len(log_p), 1, -1))[:, 0]
+        return self._loss(of_target).mean() * self._weight()
 
-    def _loss_per_class(self, scores: Tensor) -> Tensor:
-        log_p = self._candidate_logits(scores).log_softmax(dim=2)
-        n = log_p.shape[1]
-        doubt = torch.log1p(-log_p.detach().exp().clamp(max=MAX_CONFIDENCE))
-        q = (self.beta * (doubt.sum(dim=1, keepdim=True) - doubt) / max(n - 1, 1)).exp()
-        loss = -(q * log_p).sum(dim=1)
-        mean = self.candidate_reduction == "mean" or (self.candidate_reduction == "auto" and self.num_modalities > 4)
-        return loss / n if mean else loss
+    def _weight(self) -> float:
+        """What the sum over candidates is multiplied by."""
+        summed = self.candidate_reduction == "sum"
+        if self.candidate_reduction == "auto":
+            summed = self.num_modalities <= MAX_SUMMED
+        return 1.0 if summed else 1.0 / (2**self.num_modalities - 1)
 
-    def _candidate_logits(self, scores: Tensor) -> Tensor:
-        x = scores.clamp(min=MIN_PROBABILITY).log() if self.combine_in == "log_probabilities" else scores
-        members = self.members.to(x.dtype)
+    def _combinable(self, scores: Tensor) -> Tensor:
+        return scores.clamp(min=MIN_PROBABILITY).log() if self.combine_in == "log_probabilities" else scores
+
+    def _candidate_log_probabilities(self, x: Tensor) -> Tensor:
+        """log p (N, C, B), the samples last, where softmax and sums are quickest for few classes."""
         if self.candidates == "heads":
-            return torch.stack([h(x[:, r.bool()].flatten(1)) for h, r in zip(self.heads, self.members)], dim=1)
+            kept = self.members.bool().unbind()
+            logits = [head(x[:, row].flatten(1)) for head, row in zip(self.heads, kept, strict=True)]
+            return torch.stack(logits).mT.log_softmax(dim=1)
+        members = self.members.to(x.dtype)
         if self.candidates == "mean":
             members = members / members.sum(dim=1, keepdim=True)
-        return torch.einsum("nm,bmc->bnc", members, x)
+        summed = members @ x.permute(1, 2, 0).flatten(1)
+        return summed.view(len(members), self.num_classes, -1).log_softmax(dim=1)
+
+    def _loss(self, log_p: Tensor) -> Tensor:
+        """L, summed over the candidates, from their log p (N, ..., B): (..., B)."""
+        with torch.no_grad():
+            doubt = (-torch.expm1(log_p)).clamp(min=MIN_DOUBT).log()
+            q = ((doubt.sum(dim=0) - doubt) * (self.beta / max(len(log_p) - 1, 1))).exp()
+        return -(q * log_p).sum(dim=0)
+
+
+def _members(modalities: int) -> Tensor:
+    """Which modalities each candidate holds: (2^modalities - 1, modalities) of 0 and 1."""
+    codes = torch.arange(1, 2**modalities)
+    return (codes[:, None] >> torch.arange(modalities)) & 1

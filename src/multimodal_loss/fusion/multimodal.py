@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from multimodal_loss.fusion.base import Fusion, check_choice
+from multimodal_loss.fusion.gradients import autograd_only, with_own_gradient
+from multimodal_loss.fusion.multimodal_fused import MAX_INVERSE_GAMMA, loss_and_gradients
 from multimodal_loss.fusion.proxies import as_rows, new_proxies
 
 VARIANTS = ("released", "paper")
@@ -64,31 +66,42 @@ class MultiModalLoss(Fusion):
         self.class_score = class_score
         self.proxies = new_proxies(num_classes, proxies_per_class, num_modalities)
 
+    def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
+        if not self._has_fused_loss() or autograd_only():
+            return super().compute_loss(scores, target)
+        return with_own_gradient(
+            lambda wanted: loss_and_gradients(scores, self.proxies, target, self.gamma, wanted), scores, self.proxies
+        )
+
     def compute_logits(self, scores: Tensor) -> Tensor:
         proxies = self._effective_proxies()
         similarity = self._similarity(scores, proxies)
-        return self._class_score(similarity) + self._attended_output(scores, similarity, proxies)
+        return (self._class_score(similarity) + self._attended_output(scores, similarity, proxies)).t()
 
     @torch.no_grad()
     def proxy_diagnostics(self, scores: Tensor, target: Tensor) -> dict[str, list[int]]:
-        """How many of each class's K proxies do something, on the given samples.
+        """What became of each class's K proxies, on the given samples (B, M, C) and their classes (B,).
 
         Returns, as one number per class: "alive", proxies that are not zero after the clamp; "used", proxies that are
-        the closest of their class for at least one sample of that class; "distinct", groups of alive proxies, where two
-        belong together when a chain of cosines above 0.99 joins them.
+        the closest of their class to at least one sample of that class; "distinct", groups of alive proxies, where two
+        belong together if a chain of cosines above 0.99 joins them.
         """
         proxies = self._effective_proxies()
-        similarity = self._similarity(scores, proxies)
-        closest = similarity[torch.arange(len(target), device=target.device), target].argmax(dim=1)
-        hits = torch.zeros(self.num_classes, self.proxies_per_class, device=target.device)
-        hits[target, closest] = 1
-        rows = F.normalize(proxies, dim=1).unflatten(0, (self.num_classes, self.proxies_per_class))
-        alive = rows.norm(dim=2) > 0
-        return {
-            "alive": alive.sum(dim=1).tolist(),
-            "used": hits.sum(dim=1).long().tolist(),
-            "distinct": [_count_groups(rows[c][alive[c]] @ rows[c][alive[c]].t() > 0.99) for c in range(len(rows))],
-        }
+        own = self._similarity(scores, proxies)[target, :, torch.arange(len(target), device=target.device)]
+        used = torch.zeros(self.num_classes, self.proxies_per_class, dtype=torch.bool, device=target.device)
+        used[target, own.argmax(dim=1)] = True
+        alive = (proxies != 0).any(dim=1).view_as(used)
+        directions = F.normalize(proxies, dim=1).view(*used.shape, -1)
+        cosine = directions @ directions.mT
+        groups = [_count_groups(of_class[kept][:, kept] > 0.99) for of_class, kept in zip(cosine, alive, strict=True)]
+        return {"alive": alive.sum(dim=1).tolist(), "used": used.sum(dim=1).tolist(), "distinct": groups}
+
+    def _has_fused_loss(self) -> bool:
+        """Whether the options are those that `multimodal_fused` covers: all but the ablations and extreme gammas."""
+        options = (self.variant, self.attention, self.class_score)
+        return options == ("released", "soft", "class") and self.gamma * MAX_INVERSE_GAMMA >= 1
+
+    # Below, the samples are the last axis: softmax and sums over classes and proxies run along contiguous memory.
 
     def _effective_proxies(self) -> Tensor:
         """Proxies as they enter the formulas, as rows (C * K, D)."""
@@ -96,44 +109,44 @@ class MultiModalLoss(Fusion):
         return F.normalize(rows.clamp(min=0), dim=1) if self.variant == "released" else rows
 
     def _similarity(self, scores: Tensor, proxies: Tensor) -> Tensor:
-        """s (B, C, K)."""
+        """s (C, K, B)."""
         query = scores.flatten(1)
         if self.variant == "released":
             query = F.normalize(query, dim=1)
-        return (query @ proxies.t()).unflatten(1, (self.num_classes, self.proxies_per_class))
+        return (proxies @ query.t()).view(self.num_classes, self.proxies_per_class, -1)
 
     def _class_score(self, similarity: Tensor) -> Tensor:
-        """S (B, C)."""
-        axis = 1 if self.class_score == "class" else 2
-        score = ((similarity / self.gamma).softmax(dim=axis) * similarity).sum(dim=2)
+        """S (C, B)."""
+        axis = 0 if self.class_score == "class" else 1
+        score = ((similarity / self.gamma).softmax(dim=axis) * similarity).sum(dim=1)
         return score * self.proxies_per_class if self.class_score == "proxy_times_k" else score
 
     def _attended_output(self, scores: Tensor, similarity: Tensor, proxies: Tensor) -> Tensor:
-        """A (B, C)."""
+        """A (C, B)."""
+        x = scores.permute(1, 2, 0)
         if self.attention == "none_zero":
-            return torch.zeros_like(scores[:, 0])
+            return torch.zeros_like(x[0])
         if self.attention == "none_sum":
-            return scores.sum(dim=1)
-        return (scores * (1 + self._expected_proxy(similarity, proxies))).sum(dim=1)
+            return x.sum(dim=0)
+        return (x * (1 + self._expected_proxy(similarity, proxies))).sum(dim=0)
 
     def _expected_proxy(self, similarity: Tensor, proxies: Tensor) -> Tensor:
-        """r (B, M, C)."""
+        """r (M, C, B)."""
+        shape = (self.num_modalities, self.num_classes)
+        flat = similarity.flatten(0, 1)
         if self.attention == "soft":
-            expected = (similarity.flatten(1) / self.gamma).softmax(dim=1) @ proxies
-        elif self.attention == "hard_global":
-            expected = proxies[similarity.flatten(1).argmax(dim=1)]
-        else:
-            # Entry (m, c') of the closest proxy of class c': a (C, K, M) table of each class's own entries.
-            entries = proxies.view(self.num_classes, self.proxies_per_class, self.num_modalities, self.num_classes)
-            own = entries.diagonal(dim1=0, dim2=3).permute(2, 0, 1)
-            closest = similarity.argmax(dim=2)
-            return own[torch.arange(self.num_classes, device=own.device), closest].mT
-        return expected.unflatten(1, (self.num_modalities, self.num_classes))
+            return (proxies.t() @ (flat / self.gamma).softmax(dim=0)).view(*shape, -1)
+        if self.attention == "hard_global":
+            return proxies[flat.argmax(dim=0)].view(-1, *shape).permute(1, 2, 0)
+        # Entry (m, c) of the closest proxy of class c, from a table (C, K, M) of each class's own entries.
+        table = proxies.view(self.num_classes, self.proxies_per_class, *shape).diagonal(dim1=0, dim2=3).permute(2, 0, 1)
+        classes = torch.arange(self.num_classes, device=table.device)
+        return table[classes[:, None], similarity.argmax(dim=1)].permute(2, 0, 1)
 
 
 def _count_groups(linked: Tensor) -> int:
-    """Connected components of a symmetric relation, given as a square boolean matrix."""
-    reach = linked | torch.eye(len(linked), dtype=torch.bool, device=linked.device)
+    """Connected components of a symmetric, reflexive relation, given as a square boolean matrix."""
+    reached = linked
     for _ in range(len(linked).bit_length()):
-        reach = (reach.float() @ reach.float()) > 0
-    return len(torch.unique(reach, dim=0)) if len(linked) else 0
+        reached = reached.float() @ reached.float() > 0
+    return len(reached.unique(dim=0)) if len(linked) else 0

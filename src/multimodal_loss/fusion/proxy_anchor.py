@@ -14,8 +14,8 @@ class ProxyAnchor(Fusion):
     loss = mean over classes present in the batch of log(1 + sum over their samples of exp(-alpha (cos - margin)))
     + mean over all classes of log(1 + sum over all other samples of exp(alpha (cos + margin))).
 
-    Defaults are those of the original and of pytorch-metric-learning: alpha 32, margin 0.1. The original's proxies learn
-    100 times as fast as its network: that is `fusion.proxy_lr_multiplier` in the config, 1 by default.
+    Defaults are those of the original and of pytorch-metric-learning: alpha 32, margin 0.1. The original's proxies
+    learn 100 times as fast as its network: that is `fusion.proxy_lr_multiplier` in the config, 1 by default.
 
     Args:
         alpha: inverse temperature.

@@ -19,7 +19,7 @@ class SoftTriple(Fusion):
     + tau * the mean, over the pairs of proxies of one class, of half the distance between unit proxies (eq. 14-15).
 
     Defaults are those of pytorch-metric-learning (scale 20, gamma 0.1, margin 0.01, no regulariser), and the paper's
-    20 proxies per class. It differs from the original in normalising x itself, which the original leaves to the network.
+    20 proxies per class. Unlike the original, it normalises x itself.
 
     Args:
         proxies_per_class: K.
@@ -53,15 +53,16 @@ class SoftTriple(Fusion):
 
     def compute_logits(self, scores: Tensor) -> Tensor:
         """scale * S: their softmax is this project's reading of SoftTriple's probabilities."""
-        query = F.normalize(scores.flatten(1), dim=1)
-        similarity = query @ F.normalize(as_rows(self.proxies), dim=1).t()
-        similarity = similarity.unflatten(1, (self.num_classes, self.proxies_per_class))
-        return self.scale * ((similarity / self.gamma).softmax(dim=2) * similarity).sum(dim=2)
+        # Samples last: softmax and sum over the few proxies of a class then run along contiguous memory.
+        query = F.normalize(scores.flatten(1), dim=1).t()
+        similarity = F.normalize(as_rows(self.proxies), dim=1) @ query
+        similarity = similarity.view(self.num_classes, self.proxies_per_class, -1)
+        return self.scale * ((similarity / self.gamma).softmax(dim=1) * similarity).sum(dim=1).t()
 
     def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
         logits = self.compute_logits(scores)
-        margin = self.scale * self.margin * F.one_hot(target, self.num_classes)
-        loss = F.cross_entropy(logits - margin, target)
+        true_class = F.one_hot(target, self.num_classes).to(logits.dtype)
+        loss = F.cross_entropy(logits - self.scale * self.margin * true_class, target)
         return loss + self.tau * self._proxy_spread() if self.tau > 0 else loss
 
     def _proxy_spread(self) -> Tensor:

@@ -19,15 +19,12 @@ class WeightedSumCrossEntropy(Fusion):
         ValueError: another number of weights than of modalities.
     """
 
-    weights: Tensor
-
     def __init__(self, num_classes: int, num_modalities: int, weights: Sequence[float] | None = None) -> None:
         super().__init__(num_classes, num_modalities)
-        values = [1.0 / num_modalities] * num_modalities if weights is None else [float(weight) for weight in weights]
-        if len(values) != num_modalities:
-            raise ValueError(f"weights must hold one number per modality ({num_modalities}), got {len(values)}")
-        # Fixed by the config, not learned: no part of a checkpoint.
-        self.register_buffer("weights", torch.tensor(values), persistent=False)
+        self.weights = [1 / num_modalities] * num_modalities if weights is None else [float(value) for value in weights]
+        if len(self.weights) != num_modalities:
+            raise ValueError(f"weights must hold one number per modality ({num_modalities}), got {len(self.weights)}")
 
     def compute_logits(self, scores: Tensor) -> Tensor:
-        return (self.weights.to(scores.dtype)[:, None] * scores).sum(dim=1)
+        weighted = [weight * scores[:, m] for m, weight in enumerate(self.weights)]
+        return torch.stack(weighted).sum(dim=0)

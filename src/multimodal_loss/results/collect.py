@@ -1,7 +1,7 @@
-"""Reading run directories, however they were left behind, and turning replicates into mean +- sample standard deviation.
+"""Reading run directories, however they were left behind, and summing replicates up.
 
-Nothing here raises for what is wrong inside a run directory: a run that was killed, failed or damaged is a `Run` whose `state` and
-`reason` say so, and whoever asks for its numbers gets none.
+Nothing here raises for what is wrong inside a run directory: a run that was killed, failed or damaged is a `Run` whose
+`state` and `reason` say so, and whoever asks for its numbers gets none.
 """
 
 import csv
@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multimodal_loss.results.metrics import are_probabilities
+from multimodal_loss.results.run_directory import SCHEMA
 
-SCHEMA = 1
 RunState = Literal["done", "failed", "unfinished", "unreadable"]
 
 
@@ -56,7 +56,7 @@ class Run:
         return lookup(self.result, path)
 
     def values(self, metric: str) -> dict[int, float]:
-        """A metric (`test/fused/ACC`) or any other number of a replicate (`seconds`), for each replicate that has it."""
+        """A metric (`test/fused/ACC`) or other number of a replicate (`seconds`), for each replicate that has it."""
         found = {}
         for number, replicate in self.replicates.items():
             value = lookup(replicate.get("metrics"), metric)
@@ -97,7 +97,7 @@ def read_run(path: Path) -> Run:
     try:
         result = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # ValueError covers broken JSON and broken UTF-8
-        return Run(path, "unreadable", f"result.json cannot be read: {_one_line(error)}")
+        return Run(path, "unreadable", f"result.json cannot be read ({type(error).__name__})")
     complaint = _complaint(result)
     if complaint:
         return Run(path, "unreadable", f"result.json {complaint}")
@@ -107,7 +107,7 @@ def read_run(path: Path) -> Run:
 
 
 def read_predictions(run: Run) -> dict[str, NDArray[Any]]:
-    """The arrays of predictions.npz (`0/target`, `0/fused`, `0/modalities`, ...) of sound replicates; none if it cannot be read."""
+    """The arrays of predictions.npz (`0/target`, `0/fused`, `0/modalities`, ...) of the replicates that are sound."""
     try:
         with np.load(run.path / "predictions.npz", allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in stored.files}

@@ -1,7 +1,7 @@
 """Metrics of one set of predictions: how often right, and how honest the probabilities are.
 
-Everything is a fraction (accuracy 0.864, not 86.4); tables turn fractions into percent. A metric that is undefined for the data at
-hand is None, never NaN, so that it survives JSON.
+Everything is a fraction (accuracy 0.864, not 86.4); tables turn fractions into percent. A metric that is undefined for
+the data at hand is None, never NaN, so that it survives JSON.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score, average_precision_score, f1_score, m
 METRICS = ("ACC", "FM", "FW", "MCC", "AUC", "AP", "NLL", "Brier", "ECE", "entropy", "confidence_gap")
 CALIBRATION_METRICS = ("NLL", "Brier", "ECE", "entropy", "confidence_gap")
 
-# A true class with probability exactly 0 would make the mean NLL infinite. It counts as this much instead: 27.6 nats a sample.
+# A true class with probability exactly 0 would make the mean NLL infinite. It counts as this much instead: 27.6 nats.
 SMALLEST_PROBABILITY = 1e-12
 
 Floats = NDArray[np.float64]
@@ -25,7 +25,7 @@ Integers = NDArray[np.int64]
 class ReliabilityBins(NamedTuple):
     """Samples grouped by the confidence of their predicted class; every array has one entry per bin.
 
-    `confidence` and `accuracy` are means over the bin's samples, NaN where `samples` is 0. Bin b holds (b/bins, (b+1)/bins].
+    `confidence` and `accuracy` are means over a bin's samples, NaN where `samples` is 0. Bin b of n is (b/n, (b+1)/n].
     """
 
     samples: Integers
@@ -37,10 +37,11 @@ def compute_metrics(target: NDArray[np.integer], probabilities: NDArray[np.float
     """All `METRICS` for class indices `target` (N,) and class probabilities (N, C), C >= 2.
 
     ACC        share of samples whose most probable class is the target (the first of equals)
-    FM, FW     F1 per class, averaged plainly (macro) or by class frequency (weighted); over the classes that occur in targets or predictions
+    FM, FW     F1 per class, averaged plainly (macro) or by class frequency (weighted), over the classes that occur in
+               targets or predictions
     MCC        Matthews correlation, 0 where its denominator is 0
-    AUC, AP    area under the ROC curve and average precision: of class 1 for two classes, else the mean over classes, one against the
-               rest; None if a class is absent from the target
+    AUC, AP    area under the ROC curve and average precision: of class 1 for two classes, else the mean over classes,
+               one against the rest; None if a class is absent from the target
     NLL        mean of -ln p(target) in nats, p at least SMALLEST_PROBABILITY
     Brier      mean of sum_c (p_c - [c = target])^2, from 0 to 2
     ECE        expected calibration error of the predicted class, 15 equal-width bins
@@ -89,8 +90,8 @@ def true_class_histogram(
 ) -> Floats:
     """The paper's Figure 4 as numbers, (M, bins): the share of samples whose true class got a probability in each bin.
 
-    `modality_probabilities` is (N, M, C). The bins have equal width over [0, 1], closed below, the last one closed above too. Each
-    modality's row sums to 1.
+    `modality_probabilities` is (N, M, C). The bins have equal width over [0, 1], closed below, and the last one above.
+    Each modality's row sums to 1.
     """
     target = np.asarray(target)
     true_class = np.take_along_axis(np.asarray(modality_probabilities), target[:, None, None], axis=2)[:, :, 0]

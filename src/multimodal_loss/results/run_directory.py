@@ -24,7 +24,8 @@ PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "pandas", "hydra-core", "
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it: a reader sees the old bytes or the new, never a part.
+    """Let `write` fill a temporary file beside `path`, then rename it: a reader sees the old bytes or the new, never a
+    part.
 
     Raises UserError when the file cannot be written (disk full, no permission).
     """
@@ -40,9 +41,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         if isinstance(error, RuntimeError) and "writ" not in str(error) and "enforce fail" not in str(error):
             raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "the disk is full or not writable"
-        raise WriteError(
-            f"cannot write {path}: {reason}; make room and start again, it continues from the last checkpoint"
-        ) from error
+        raise WriteError(f"cannot write {path}: {reason}; make room and start the same command again") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -52,7 +51,7 @@ class WriteError(UserError):
 
 
 class RunDirectory:
-    """Files of one run under `<output_dir>/<name>-<hash>/`; see DESIGN contract 2 in the README's section on results."""
+    """Files of one run under `<output_dir>/<name>-<hash>/`; the README's section on results lists them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -70,7 +69,7 @@ class RunDirectory:
 
     @contextmanager
     def locked(self, waiting: Callable[[], None]) -> Iterator[None]:
-        """Hold the run for this process. If another process holds it, call `waiting` once and wait; its death frees the run."""
+        """Hold the run for this process; if another holds it, call `waiting` once and wait. Its death frees the run."""
         with open(self.path / ".lock", "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,7 +100,7 @@ class RunDirectory:
         self.write_text("history.csv", text.getvalue())
 
     def write_predictions(self, predictions: Mapping[int, Mapping[str, NDArray[Any]]]) -> None:
-        """Per replicate number: `target` (N,), `fused` (N, C) and `modalities` (N, M, C), the last two probabilities."""
+        """By replicate number: `target` (N,), and the probabilities `fused` (N, C) and `modalities` (N, M, C)."""
         arrays = {f"{number}/{key}": array for number, parts in predictions.items() for key, array in parts.items()}
         write_atomically(self.predictions, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
 
@@ -115,7 +114,7 @@ def now() -> str:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of the checkout that the package runs from, and whether tracked files differ from it; nulls outside a checkout."""
+    """Commit of the checkout that the package runs from, and whether tracked files differ; nulls outside a checkout."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]

@@ -1,20 +1,38 @@
-"""Who else is told of a run. The run directory is the record; a tracker only shows it."""
+"""Who else is told of a run. The run directory is the record; a tracker only shows it.
 
-from collections.abc import Mapping
+Training never depends on a tracker: `make_tracker` wraps it so that its failure is one warning line. What the user can
+mend before training starts (an unknown mode, a package that is not installed) is a UserError.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
+
+from multimodal_loss.errors import UserError
+
+WANDB_MODES = ("offline", "online")
 
 
 class Tracker(Protocol):
     """Told of a run's epochs, its end and its failure. `close` is always called last."""
 
-    def epoch(self, epoch: int, losses: dict[int, float], seconds: float) -> None: ...
+    def epoch(self, epoch: int, losses: dict[int, float], seconds: float) -> None:
+        """Losses by replicate number of the replicates that still train; `seconds` of training so far."""
+        ...
 
-    def finish(self, result: Mapping[str, Any], predictions: Mapping[int, Mapping[str, Any]]) -> None: ...
+    def finish(self, result: Mapping[str, Any], predictions: Mapping[int, Mapping[str, Any]]) -> None:
+        """The run is done: result.json's content, and the test predictions by replicate number."""
+        ...
 
-    def fail(self, message: str) -> None: ...
+    def fail(self, message: str) -> None:
+        """The run failed, in one line."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Nothing more comes. Without `finish` before it the run failed or was stopped."""
+        ...
 
 
 class NoTracker:
@@ -33,6 +51,82 @@ class NoTracker:
         pass
 
 
+class Guarded:
+    """Keeps a tracker's failure away from training: one warning line, then the tracker hears of nothing but its end.
+
+    `start` makes the tracker; it may fail too.
+    """
+
+    def __init__(self, name: str, start: Callable[[], Tracker]) -> None:
+        self._name = name
+        self._failed = False
+        self._tracker: Tracker = NoTracker()
+        try:
+            self._tracker = start()
+        except Exception as error:  # whatever a tracker raises: training does not need it
+            self._give_up(error)
+
+    def epoch(self, epoch: int, losses: dict[int, float], seconds: float) -> None:
+        self._tell(lambda: self._tracker.epoch(epoch, losses, seconds))
+
+    def finish(self, result: Mapping[str, Any], predictions: Mapping[int, Mapping[str, Any]]) -> None:
+        self._tell(lambda: self._tracker.finish(result, predictions))
+
+    def fail(self, message: str) -> None:
+        self._tell(lambda: self._tracker.fail(message))
+
+    def close(self) -> None:
+        """Also after a failure, so that nothing stays open; a second failure is not news."""
+        try:
+            self._tracker.close()
+        except Exception as error:
+            self._give_up(error)
+
+    def _tell(self, event: Callable[[], None]) -> None:
+        if self._failed:
+            return
+        try:
+            event()
+        except Exception as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        if not self._failed:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            print(
+                f"warning: tracker={self._name} failed, the run goes on without it ({reason})",
+                file=sys.stderr,
+                flush=True,
+            )
+        self._failed = True
+
+
 def make_tracker(config: dict[str, Any], run_path: Path) -> Tracker:
-    """The tracker that the resolved config names."""
-    return NoTracker()
+    """The tracker that the resolved config names, for the run in `run_path`.
+
+    Raises UserError for a value that it does not know or a package that is not installed.
+    """
+    options = config["tracker"]
+    if options["name"] == "none":
+        return NoTracker()
+    check_wandb(options["mode"])
+    if isinstance(options["tags"], str):
+        raise UserError(f"tracker.tags={options['tags']}: give a list, such as tracker.tags=[{options['tags']}]")
+
+    def start() -> Tracker:
+        # Only here: training without a tracker imports neither wandb nor matplotlib.
+        from multimodal_loss.trackers.wandb_tracker import WandbTracker
+
+        return WandbTracker(config, run_path)
+
+    return Guarded("wandb", start)
+
+
+def check_wandb(mode: str) -> None:
+    """Raises UserError unless wandb is installed and knows the mode."""
+    if mode not in WANDB_MODES:
+        raise UserError(f"tracker.mode={mode}: no such mode; valid: {', '.join(WANDB_MODES)}")
+    found = importlib.util.find_spec("wandb")
+    # A folder `wandb` of offline runs in the working directory passes for a package, one without a file of its own.
+    if found is None or found.origin is None:
+        raise UserError("tracker=wandb needs the package wandb: pip install 'multimodal-loss[experiments]'")

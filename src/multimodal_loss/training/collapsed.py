@@ -1,19 +1,19 @@
 """The fast path: all replicates of the linear MLP in one pass over the data.
 
-Without an activation the network of modality m is one affine map, A x + b with A = W_L ... W_1 (C x D). Evaluated as X A^T it is the
-same function of the same parameters, so every W_l gets the gradient that it gets in the layer-by-layer network, at about 1/250 of
-the arithmetic, and the A of all replicates go through one product with X.
+Without an activation the network of modality m is one affine map, A x + b with A = W_L ... W_1 (C x D). Evaluated as
+X A^T it is the same function of the same parameters, so every W_l gets the gradient that it gets in the layer-by-layer
+network, at about 1/250 of the arithmetic, and the A of all replicates go through one product with X.
 
-A fusion that reads probabilities sees scores only through a softmax, which does not change when a number is added to all classes:
-then only the C - 1 contrasts E A with E = [-1 | I] are needed, scores are (0, E A x + E b), and for two classes everything that
-touches a wide matrix is halved. For a fusion that reads logits E is the identity.
+A fusion that reads probabilities sees scores only through a softmax, which does not change when a number is added to
+all classes: then only the C - 1 contrasts E A with E = [-1 | I] are needed, scores are (0, E A x + E b), and for two
+classes everything that touches a wide matrix is halved. For a fusion that reads logits E is the identity.
 
-Backward by hand. With G = dL/dscores of the contrasts (B x C'), dA = G^T X and g = sum_b G_b, the gradient of layer l is
+Backward by hand. With G = dL/dscores of the contrasts (B x C'), dA = G^T X and g = sum_b G_b, layer l gets
 
     dW_l = L_l^T Q_l,    db_l = L_l^T g,    L_l = E W_L ... W_{l+1},    Q_1 = dA,    Q_{l+1} = Q_l W_l^T + g b_l^T.
 
-dW_1 (500 x 2000) has rank C': it is formed for one replicate at a time in a buffer that stays in the cache, and goes straight into
-the fused Adam update, so that the update streams each wide tensor once.
+dW_1 (500 x 2000) has rank C': it is formed for one replicate at a time in a buffer that stays in the cache, and goes
+straight into the fused Adam update, so that the update streams each wide tensor once.
 """
 
 from collections.abc import Sequence
@@ -25,6 +25,7 @@ from torch.optim.adam import adam
 
 from multimodal_loss.backbones import MLP
 from multimodal_loss.training.replicate import FusionInput, OptimizerOptions, Replicate, fusion_input
+from multimodal_loss.training.stack import validation_split
 
 
 def can_collapse(replicates: Sequence[Replicate]) -> bool:
@@ -36,9 +37,9 @@ def can_collapse(replicates: Sequence[Replicate]) -> bool:
 class SharedInput:
     """X (B, D) of one modality, and its two products with the k columns of all replicates.
 
-    On a CPU X and its transpose are kept packed as the weight of a oneDNN linear layer, so that both products stream X once at the
-    speed of memory: three modalities of 10,000 x 2,000 with k = 5 take 14 + 13 ms on one core, where torch.mm takes 34 + 33 ms
-    in its best orientation and 84 + 219 ms in its worst.
+    On a CPU X and its transpose are kept packed as the weight of a oneDNN linear layer, so that both products stream X
+    once at the speed of memory: three modalities of 10,000 x 2,000 with k = 5 take 14 + 13 ms on one core, where
+    torch.mm takes 34 + 33 ms in its best orientation and 84 + 219 ms in its worst.
     """
 
     def __init__(self, x: Tensor, columns: int) -> None:
@@ -67,7 +68,9 @@ class SharedInput:
 class CollapsedStack:
     """Linear MLPs of all active replicates, stacked: `weights[m][l]` is (R, out, in), `biases[m][l]` is (R, out)."""
 
-    def __init__(self, replicates: Sequence[Replicate], options: OptimizerOptions, kind: FusionInput, device: torch.device) -> None:
+    def __init__(
+        self, replicates: Sequence[Replicate], options: OptimizerOptions, kind: FusionInput, device: torch.device
+    ) -> None:
         self.active = list(range(len(replicates)))
         self._replicates = list(replicates)
         self._options, self._kind, self._device = options, kind, device
@@ -76,6 +79,7 @@ class CollapsedStack:
         columns = len(replicates) * len(self._contrast)
         self._inputs = [SharedInput(x.to(device), columns) for x in train.inputs]
         self._target = train.target.to(device)
+        self._validation: tuple[list[SharedInput], Tensor] | None = None
         self._steps_taken = 0
         self._optimizers = []
         for replicate in replicates:
@@ -85,12 +89,13 @@ class CollapsedStack:
             self._optimizers.append(options.adam(groups) if groups else None)
         self._stack_weights()
 
-    # --- weights -------------------------------------------------------------------------------------------------------------
+    # --- weights
+    # -------------------------------------------------------------------------------------------------------------
 
     def _layers(self, position: int) -> list[list[torch.nn.Linear]]:
         backbone = self._replicates[position].backbone
         assert isinstance(backbone, MLP)
-        return [list(layers.children()) for layers in backbone.modalities]  # type: ignore[misc]
+        return backbone.layers()
 
     def _stack_weights(self) -> None:
         """Copy the active replicates' weights out of their modules; fresh moments."""
@@ -123,11 +128,12 @@ class CollapsedStack:
             terms = [torch.bmm(left, b.unsqueeze(2)).squeeze(2) for left, b in zip(products[1:], biases, strict=True)]
             self._offsets.append(torch.stack(terms).sum(0))
 
-    # --- one step ------------------------------------------------------------------------------------------------------------
+    # --- one step
+    # ------------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def step(self) -> Tensor:
-        losses, gradient = self._fuse(self._scores())
+        losses, gradient = self._fuse(self._scores(self._inputs, len(self._target)))
         self._steps_taken += 1
         backbone_gradients = []
         for m, x in enumerate(self._inputs):
@@ -138,14 +144,24 @@ class CollapsedStack:
         self._collapse()
         return losses
 
-    def _scores(self) -> Tensor:
-        """Scores (R, M, C, B): with samples last, a softmax over two classes takes 0.3 ms where it takes 16 ms over the last axis.
+    @torch.no_grad()
+    def validation_losses(self) -> Tensor:
+        if self._validation is None:
+            split = validation_split(self._replicates[0]).to(self._device)
+            columns = len(self._replicates) * len(self._contrast)
+            self._validation = [SharedInput(x, columns) for x in split.inputs], split.target
+        inputs, target = self._validation
+        scores = fusion_input(self._scores(inputs, len(target)), self._kind, dim=2).permute(0, 3, 1, 2)
+        return torch.stack([self._replicates[p].fusion(scores[i], target) for i, p in enumerate(self.active)])
+
+    def _scores(self, inputs: Sequence[SharedInput], samples: int) -> Tensor:
+        """Scores (R, M, C, B): with samples last, a softmax over two classes takes 0.3 ms where it takes 16 ms over the
+        last axis.
 
         They are contrasts with class 0, whose row is zero, where `_contrast` says so.
         """
-        classes, samples = self._contrast.shape[1], len(self._target)
-        scores = self._maps[0].new_zeros(len(self.active), len(self._inputs), classes, samples)
-        for m, (x, maps, offsets) in enumerate(zip(self._inputs, self._maps, self._offsets, strict=True)):
+        scores = self._maps[0].new_zeros(len(self.active), len(inputs), self._contrast.shape[1], samples)
+        for m, (x, maps, offsets) in enumerate(zip(inputs, self._maps, self._offsets, strict=True)):
             products = x.scores(maps.flatten(0, 1)).view(len(self.active), len(self._contrast), samples)
             torch.add(products, offsets.unsqueeze(2), out=scores[:, m, -len(self._contrast) :])
         return scores
@@ -160,7 +176,7 @@ class CollapsedStack:
             self._zero_grad(position)
             losses.append(self._replicates[position].fusion(inputs[i], self._target))
         total = torch.stack(losses)
-        total.sum().backward()  # type: ignore[no-untyped-call]
+        total.sum().backward()
         for position in self.active:
             optimizer = self._optimizers[position]
             if optimizer is not None:
@@ -173,10 +189,14 @@ class CollapsedStack:
         if optimizer is not None:
             optimizer.zero_grad()
 
-    def _layer_gradients(self, m: int, map_gradient: Tensor, offset_gradient: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """dA (R, C', D), [dW_2, ..., dW_L] and [db_1, ..., db_L] of one modality; dW_1 = L_1^T dA is formed in `_update`."""
+    def _layer_gradients(
+        self, m: int, map_gradient: Tensor, offset_gradient: Tensor
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """One modality's dA (R, C', D), [dW_2, ..., dW_L] and [db_1, ..., db_L]; `_update` forms dW_1 = L_1^T dA."""
         right, weights, biases = map_gradient, [], []
-        for depth, (left, weight, bias) in enumerate(zip(self._left[m], self._weights[m], self._biases[m], strict=True)):
+        for depth, (left, weight, bias) in enumerate(
+            zip(self._left[m], self._weights[m], self._biases[m], strict=True)
+        ):
             if depth:
                 weights.append(left.mT @ right)
             biases.append(torch.bmm(left.mT, offset_gradient.unsqueeze(2)).squeeze(2))
@@ -217,7 +237,8 @@ class CollapsedStack:
             maximize=False,
         )
 
-    # --- leaving, saving, continuing -----------------------------------------------------------------------------------------
+    # --- leaving, saving, continuing
+    # -----------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def synchronise(self) -> None:

@@ -48,7 +48,7 @@ def metrics_of(prediction: dict[str, NDArray[Any]], modalities: tuple[str, ...])
 
 @torch.no_grad()
 def proxy_counts(replicate: Replicate, kind: FusionInput, device: torch.device) -> dict[str, Any] | None:
-    """How many of each class's proxies are alive, used by training samples, and distinct; None for a fusion without such proxies."""
+    """Counts of each class's proxies that are alive, used by training samples, and distinct; None without proxies."""
     if not isinstance(replicate.fusion, MultiModalLoss):
         return None
     train = replicate.data.train

@@ -1,5 +1,6 @@
 """The epoch loop: early stopping, history, checkpoints, signals. It knows no dataset, backbone or fusion."""
 
+import copy
 import math
 import signal
 import threading
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from multimodal_loss.errors import UserError
+from multimodal_loss.errors import UserError, require_number
 from multimodal_loss.results.run_directory import RunDirectory, write_atomically
 from multimodal_loss.training.replicate import Replicate
 from multimodal_loss.training.stack import Stack
@@ -40,7 +41,7 @@ class Observer(Protocol):
 
 @dataclass
 class EarlyStopping:
-    """A step counts as progress only if its loss is at most best - min_delta; `patience` steps without end the replicate."""
+    """A step is progress only if its loss is at most best - min_delta; `patience` steps without end the replicate."""
 
     min_delta: float
     patience: int
@@ -57,13 +58,14 @@ class EarlyStopping:
 
 @dataclass
 class TrainingState:
-    """Everything beside weights and moments that a resumed run needs. `stopped` holds, by replicate number, why and when."""
+    """What a resumed run needs beside weights and moments. `stopped` says, by replicate number, why and when."""
 
     epoch: int = 0
     seconds: float = 0.0
     stopping: dict[int, EarlyStopping] = field(default_factory=dict)
     stopped: dict[int, dict[str, Any]] = field(default_factory=dict)
     history: list[tuple[float, float, float, float]] = field(default_factory=list)
+    best: dict[int, dict[str, Any]] = field(default_factory=dict)  # weights by number, where the best iterate is wanted
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -71,6 +73,7 @@ class TrainingState:
             "seconds": self.seconds,
             "stopping": {number: (s.best, s.stale) for number, s in self.stopping.items()},
             "stopped": self.stopped,
+            "best": self.best,
             "history": torch.tensor(self.history, dtype=torch.float64).reshape(-1, 4),
         }
 
@@ -78,24 +81,29 @@ class TrainingState:
         self.epoch, self.seconds, self.stopped = state["epoch"], state["seconds"], state["stopped"]
         for number, (best, stale) in state["stopping"].items():
             self.stopping[number].best, self.stopping[number].stale = best, stale
+        self.best = state["best"]
         self.history = [tuple(row) for row in state["history"].tolist()]
 
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """`checkpoint_seconds`: the most that a killed run loses."""
+    """`checkpoint_seconds`: the most that a killed run loses. `monitor`: None for the training loss and the last
+    iterate; "validation_loss" to stop on that and end with the weights that had the best one.
+    """
 
     max_epochs: int
     min_delta: float
     patience: int
     checkpoint_seconds: float = 60.0
+    monitor: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "patience"):
-            if getattr(self, name) < 1:
-                raise UserError(f"trainer.{name}={getattr(self, name)}: must be at least 1")
-        if self.min_delta < 0:
-            raise UserError(f"trainer.min_delta={self.min_delta}: must not be negative")
+        require_number("trainer.max_epochs", self.max_epochs, positive=True, integer=True)
+        require_number("trainer.patience", self.patience, positive=True, integer=True)
+        require_number("trainer.min_delta", self.min_delta)
+        require_number("checkpoint_seconds", self.checkpoint_seconds)
+        if self.monitor not in (None, "validation_loss"):
+            raise UserError(f"trainer.monitor={self.monitor}: must be null (training loss) or validation_loss")
 
 
 def is_logged(epoch: int) -> bool:
@@ -104,12 +112,16 @@ def is_logged(epoch: int) -> bool:
 
 
 def train(
-    replicates: Sequence[Replicate], stack: Stack, options: LoopOptions, run: RunDirectory, observers: Sequence[Observer] = ()
+    replicates: Sequence[Replicate],
+    stack: Stack,
+    options: LoopOptions,
+    run: RunDirectory,
+    observers: Sequence[Observer] = (),
 ) -> TrainingState:
     """Train until every replicate has stopped, continuing from the run's checkpoint if there is one.
 
-    On return the replicates' modules hold the weights of their last step. Raises TrainingError for a loss that is not finite,
-    Interrupted after SIGTERM or SIGINT (with the checkpoint written).
+    On return the replicates' modules hold the weights to evaluate. Raises TrainingError for a loss that is not
+    finite, Interrupted after SIGTERM or SIGINT (with the checkpoint written).
     """
     state = TrainingState(stopping={r.number: EarlyStopping(options.min_delta, options.patience) for r in replicates})
     load_checkpoint(run, replicates, stack, state)
@@ -122,7 +134,10 @@ def train(
             state.epoch += 1
             state.seconds = before + time.monotonic() - started
             _check_finite(losses, state.epoch)
-            _retire_stopped(replicates, stack, state, losses, options.max_epochs)
+            watched = losses
+            if options.monitor == "validation_loss":
+                watched = dict(zip(numbers, stack.validation_losses().tolist(), strict=True))
+            _retire_stopped(replicates, stack, state, losses, watched, options)
             for observer in observers:
                 observer.epoch(state.epoch, losses, state.seconds)
             if caught or time.monotonic() - last_checkpoint > options.checkpoint_seconds:
@@ -135,26 +150,42 @@ def train(
 
 
 def _retire_stopped(
-    replicates: Sequence[Replicate], stack: Stack, state: TrainingState, losses: dict[int, float], max_epochs: int
+    replicates: Sequence[Replicate],
+    stack: Stack,
+    state: TrainingState,
+    losses: dict[int, float],
+    watched: dict[int, float],
+    options: LoopOptions,
 ) -> None:
-    done = []
+    done, improved = [], []
     for position in stack.active:
         number = replicates[position].number
-        loss = losses[number]
-        reason = "no_progress" if state.stopping[number].should_stop(loss) else "max_epochs" if state.epoch >= max_epochs else None
+        stalled = state.stopping[number].should_stop(watched[number])
+        reason = "no_progress" if stalled else "max_epochs" if state.epoch >= options.max_epochs else None
+        if state.stopping[number].stale == 0:
+            improved.append(replicates[position])
         if reason is not None or is_logged(state.epoch):
-            state.history.append((number, state.epoch, loss, state.seconds))
+            state.history.append((number, state.epoch, losses[number], state.seconds))
         if reason is not None:
-            state.stopped[number] = {"epochs": state.epoch, "stopped": reason, "seconds": state.seconds, "last_loss": loss}
+            summary = {"epochs": state.epoch, "stopped": reason, "seconds": state.seconds, "last_loss": losses[number]}
+            state.stopped[number] = summary
             done.append(position)
+    if options.monitor is not None and improved:
+        stack.synchronise()
+        state.best |= {r.number: copy.deepcopy(r.state_dict()) for r in improved}
     if done:
         stack.retire(done)
+    for position in done:
+        if replicates[position].number in state.best:
+            replicates[position].load_state_dict(state.best[replicates[position].number])
 
 
 def _check_finite(losses: dict[int, float], epoch: int) -> None:
     for number, loss in losses.items():
         if not math.isfinite(loss):
-            raise TrainingError(f"the loss of replicate {number} became {loss} in epoch {epoch}; try a smaller trainer.lr")
+            raise TrainingError(
+                f"the loss of replicate {number} became {loss} in epoch {epoch}; try a smaller trainer.lr"
+            )
 
 
 @contextmanager
@@ -168,7 +199,9 @@ def caught_signals() -> Iterator[list[int]]:
     def note(number: int, _: FrameType | None) -> None:
         caught.append(number)
 
-    previous: dict[signal.Signals, Callable[..., Any] | int | None] = {s: signal.signal(s, note) for s in (signal.SIGTERM, signal.SIGINT)}
+    previous: dict[signal.Signals, Callable[..., Any] | int | None] = {
+        s: signal.signal(s, note) for s in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
         yield caught
     finally:
@@ -176,13 +209,16 @@ def caught_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def save_checkpoint(run: RunDirectory, replicates: Sequence[Replicate], stack: Stack | None, state: TrainingState) -> None:
-    """Weights of backbone and fusion by replicate number; with a stack also what is needed to continue."""
-    content: dict[str, Any] = {"replicates": {}, "epoch": state.epoch}
+def save_checkpoint(
+    run: RunDirectory, replicates: Sequence[Replicate], stack: Stack | None, state: TrainingState
+) -> None:
+    """Weights of backbone and fusion by replicate number, and what continuing needs; no stack: training is over."""
     if stack is not None:
         stack.synchronise()
-        content["training"] = {"state": state.state_dict(), "stack": stack.state_dict()}
-    content["replicates"] = {r.number: r.state_dict() for r in replicates}
+    content: dict[str, Any] = {
+        "replicates": {r.number: r.state_dict() for r in replicates},
+        "training": {"state": state.state_dict(), "stack": None if stack is None else stack.state_dict()},
+    }
     write_atomically(run.checkpoint, lambda file: torch.save(content, file))
     run.write_history(state.history)
 
@@ -196,8 +232,13 @@ def load_checkpoint(run: RunDirectory, replicates: Sequence[Replicate], stack: S
         content = torch.load(run.checkpoint, map_location=device, weights_only=True)
         weights, training = content["replicates"], content["training"]
     except Exception as error:  # whatever a damaged file makes torch.load raise
-        raise UserError(f"cannot read {run.checkpoint} ({type(error).__name__}); delete it to train this run from the start") from error
+        raise UserError(
+            f"cannot read {run.checkpoint} ({type(error).__name__}); delete it to train this run from the start"
+        ) from error
     for replicate in replicates:
         replicate.load_state_dict(weights[replicate.number])
     state.load_state_dict(training["state"])
-    stack.load_state_dict(training["stack"])
+    if training["stack"] is None:
+        stack.active = []
+    else:
+        stack.load_state_dict(training["stack"])

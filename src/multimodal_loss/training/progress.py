@@ -19,7 +19,9 @@ class Progress:
     def __init__(self, name: str, enabled: bool = True) -> None:
         self._name, self._enabled = name, enabled
         self._console = Console(file=sys.stderr)
-        self._live = Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
+        self._live = (
+            Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
+        )
         self._last = self._first = time.monotonic()
         self._first_epoch: int | None = None
         self._line = ""
@@ -29,7 +31,9 @@ class Progress:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if not self._enabled:
             return
         if self._live is not None:

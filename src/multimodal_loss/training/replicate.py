@@ -1,4 +1,4 @@
-"""One replicate: a backbone and a fusion with initial weights of their own seed, and how its scores reach the fusion."""
+"""One replicate: a backbone and a fusion, with initial weights of their own seed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from multimodal_loss.datasets.base import MultimodalData
+from multimodal_loss.errors import UserError, require_number
 from multimodal_loss.fusion import Fusion
 
 FusionInput = Literal["probabilities", "logits"]
@@ -34,13 +35,21 @@ class Replicate:
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """Adam with L2 weight decay. `proxy_lr_multiplier` scales the learning rate of parameters named `proxies` in a fusion."""
+    """Adam with L2 weight decay; a fusion's parameters named `proxies` learn at lr * proxy_lr_multiplier."""
 
     lr: float
     weight_decay: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     proxy_lr_multiplier: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_number("trainer.lr", self.lr, positive=True)
+        require_number("trainer.weight_decay", self.weight_decay)
+        require_number("trainer.eps", self.eps)
+        require_number("fusion.proxy_lr_multiplier", self.proxy_lr_multiplier, positive=True)
+        if len(self.betas) != 2 or not all(isinstance(b, float) and 0 <= b < 1 for b in self.betas):
+            raise UserError(f"trainer.betas={list(self.betas)}: give two numbers in [0, 1)")
 
     def fusion_groups(self, fusion: nn.Module) -> list[dict[str, Any]]:
         """Parameter groups of a fusion; its parameters are trained exactly as the backbone's."""
@@ -62,7 +71,7 @@ def make_replicate(
     make_fusion: Callable[[MultimodalData], Fusion],
     dtype: torch.dtype = torch.float32,
 ) -> Replicate:
-    """Draw initial weights on the CPU from the replicate's own seed: backbone first, then fusion, as the authors' code does."""
+    """Draw initial weights on the CPU from the replicate's seed: backbone, then fusion, as the authors' code does."""
     torch.manual_seed(seed)
     backbone = make_backbone(data)
     fusion = make_fusion(data)
@@ -70,5 +79,5 @@ def make_replicate(
 
 
 def fusion_input(scores: Tensor, kind: FusionInput, dim: int = -1) -> Tensor:
-    """What a fusion reads: the raw scores, or their softmax over classes (the one place where the paper's softmax is taken)."""
+    """What a fusion reads: scores, or their softmax over classes (the one place where the paper's softmax is taken)."""
     return scores.softmax(dim) if kind == "probabilities" else scores

@@ -1,4 +1,4 @@
-"""The replicates of a run while they train. `ModuleStack` is the ordinary path: every replicate through its own modules."""
+"""The replicates of a run while they train; `ModuleStack` is the ordinary path: each through its own modules."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -6,6 +6,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from multimodal_loss.datasets.base import Split
+from multimodal_loss.errors import UserError
 from multimodal_loss.training.replicate import FusionInput, OptimizerOptions, Replicate, fusion_input
 
 
@@ -16,6 +18,10 @@ class Stack(Protocol):
 
     def step(self) -> Tensor:
         """One full-batch step of every active replicate; the losses (len(active),) are those before the update."""
+        ...
+
+    def validation_losses(self) -> Tensor:
+        """Losses (len(active),) on the validation split with the weights as they are now."""
         ...
 
     def retire(self, positions: Sequence[int]) -> None:
@@ -35,15 +41,25 @@ class Stack(Protocol):
         ...
 
 
+def validation_split(replicate: Replicate) -> Split:
+    """The replicate's validation rows; a dataset without them cannot be monitored."""
+    if replicate.data.validation is None:
+        raise UserError("trainer.monitor=validation_loss: this dataset has no validation split; leave it null")
+    return replicate.data.validation
+
+
 class ModuleStack:
     """Plain PyTorch: forward, loss, backward and Adam for each replicate in turn."""
 
-    def __init__(self, replicates: Sequence[Replicate], options: OptimizerOptions, kind: FusionInput, device: torch.device) -> None:
+    def __init__(
+        self, replicates: Sequence[Replicate], options: OptimizerOptions, kind: FusionInput, device: torch.device
+    ) -> None:
         self.active = list(range(len(replicates)))
         self._replicates = list(replicates)
         self._kind: FusionInput = kind
         splits = {id(r.data): r.data.train.to(device) for r in replicates}
         self._train = [splits[id(r.data)] for r in replicates]
+        self._device = device
         self._optimizers = []
         for replicate in replicates:
             replicate.backbone.to(device)
@@ -58,9 +74,17 @@ class ModuleStack:
         replicate, train = self._replicates[position], self._train[position]
         self._optimizers[position].zero_grad()
         loss: Tensor = replicate.fusion(fusion_input(replicate.backbone(train.inputs), self._kind), train.target)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._optimizers[position].step()
         return loss.detach()
+
+    @torch.no_grad()
+    def validation_losses(self) -> Tensor:
+        losses = []
+        for replicate in (self._replicates[position] for position in self.active):
+            split = validation_split(replicate).to(self._device)
+            losses.append(replicate.fusion(fusion_input(replicate.backbone(split.inputs), self._kind), split.target))
+        return torch.stack(losses)
 
     def retire(self, positions: Sequence[int]) -> None:
         self.active = [p for p in self.active if p not in positions]

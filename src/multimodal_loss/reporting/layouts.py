@@ -1,0 +1,239 @@
+"""Which cells each table has, before anything has been run.
+
+A cell names the run that fills it (by the overrides one would type after `python -m multimodal_loss.train`), the metric
+it shows and the paper's number for it. To add a table: write a function that returns a `Layout`, name it in `LAYOUTS`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from multimodal_loss.reporting.paper import PaperKey
+
+Overrides = tuple[str, ...]
+
+# The iteration cap of the tuning runs; conf/experiment/appendix_b.yaml states the same number.
+APPENDIX_B_MAX_EPOCHS = 100_000
+
+METHOD_TITLES = {
+    "unimodal": "Unimodal",
+    "sum_ce": "SUM + CE",
+    "weighted_sum_ce": "Weighted SUM + CE",
+    "nn_ce": "NN + CE",
+    "mulmix": "Mulmix",
+    "soft_triple": "SoftTriple",
+    "proxy_anchor": "ProxyAnchor",
+    "multimodal": "MultiModal",
+}
+PAPER_METHODS = tuple(method for method in METHOD_TITLES if method != "weighted_sum_ce")
+NOISE_TITLES = {0: "No noisy modality", 1: "One noisy modality", 2: "Two noisy modalities"}
+
+
+@dataclass(frozen=True)
+class Row:
+    key: str
+    title: str
+    group: str = ""  # neighbouring rows of the same group stand under one heading
+
+    @property
+    def full_title(self) -> str:
+        return f"{self.group}, {self.title}" if self.group else self.title
+
+
+@dataclass(frozen=True)
+class Column:
+    key: str
+    title: str
+    group: str = ""
+    scale: float = 100.0  # from the metric to what is printed: fractions become percent
+    decimals: int = 1
+    signed: bool = False  # a difference: printed with its sign
+
+    @property
+    def full_title(self) -> str:
+        return f"{self.group} {self.title}" if self.group else self.title
+
+
+@dataclass(frozen=True)
+class Cell:
+    row: str
+    column: str
+    overrides: Overrides
+    metric: str = (
+        "test/fused/ACC"  # split, fused or modalities/<name>, metric; or a replicate's entry such as `seconds`
+    )
+    paper: PaperKey | None = None
+    expected: int = 5  # replicates
+    minus: Overrides = ()  # a second run: the cell is the difference of the two, replicate by replicate
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A run in figures and the calibration table. Runs of the same `panel` (unimodal ones) share it in Figure 4."""
+
+    method: str
+    label: str
+    panel: str
+    overrides: Overrides
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One data condition, with the runs that are compared under it in figures and in the calibration table."""
+
+    key: str
+    title: str
+    shown: tuple[Shown, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A table of expected cells. `profile` is the only profile whose runs may fill it."""
+
+    name: str
+    title: str
+    description: str
+    command: str
+    rows: tuple[Row, ...]
+    columns: tuple[Column, ...]
+    cells: tuple[Cell, ...]
+    conditions: tuple[Condition, ...] = ()
+    profile: str = "full"
+    corner: str = ""  # the heading above the row titles
+
+
+def _fusion(method: str, modality: str | None = None) -> Overrides:
+    """Overrides that choose a method; the unimodal baseline also needs its one modality."""
+    return (f"fusion={method}", *([f"dataset.modalities=[{modality}]"] if modality else []))
+
+
+def _synthetic_methods(fusions: Iterable[str]) -> list[tuple[Column, str, Overrides]]:
+    """Three unimodal columns, then one column per fusion: (column, method, overrides)."""
+    unimodal = [
+        (Column(f"unimodal_{m}", m, group="Unimodal"), "unimodal", _fusion("unimodal", m)) for m in ("m1", "m2", "m3")
+    ]
+    fused = [(Column(method, METHOD_TITLES[method]), method, _fusion(method)) for method in fusions]
+    return unimodal + fused
+
+
+def _condition(key: str, title: str, common: Overrides, methods: list[tuple[Column, str, Overrides]]) -> Condition:
+    shown = (
+        Shown(method, column.full_title, METHOD_TITLES[method], (*common, *overrides))
+        for column, method, overrides in methods
+    )
+    return Condition(key, title, tuple(shown))
+
+
+def table_1() -> Layout:
+    rows = tuple(Row(f"noisy_modalities={n}", title) for n, title in NOISE_TITLES.items())
+    methods = _synthetic_methods(PAPER_METHODS[1:])
+    cells = [
+        Cell(
+            f"noisy_modalities={n}",
+            column.key,
+            (f"dataset.noisy_modalities={n}", *overrides),
+            paper=("1", f"noise_modalities={n}", f"{column.key}/ACC"),
+        )
+        for n in NOISE_TITLES
+        for column, _, overrides in methods
+    ]
+    conditions = [
+        _condition(f"noisy_modalities_{n}", title, (f"dataset.noisy_modalities={n}",), methods)
+        for n, title in NOISE_TITLES.items()
+    ]
+    return Layout(
+        name="table_1",
+        title="Table 1: accuracy on the synthetic data",
+        description="Test accuracy in percent on three synthetic modalities, of which none, one or two are noisy.",
+        command="make reproduce-table-1",
+        rows=rows,
+        columns=tuple(column for column, _, _ in methods),
+        cells=tuple(cells),
+        conditions=tuple(conditions),
+        corner="Data",
+    )
+
+
+def appendix_b() -> Layout:
+    rates = ("5e-3", "5e-4", "5e-5", "5e-6")
+    common = ("dataset.noisy_modalities=1", f"trainer.max_epochs={APPENDIX_B_MAX_EPOCHS}")
+    cells = [
+        Cell(
+            method,
+            f"lr={rate}",
+            (*common, *_fusion(method, "m1" if method == "unimodal" else None), f"trainer.lr={rate}"),
+            metric="validation/fused/ACC",
+            paper=("B1", method, f"lr={rate}"),
+        )
+        for method in PAPER_METHODS
+        for rate in rates
+    ]
+    titles = METHOD_TITLES | {"unimodal": "Unimodal m1"}
+    return Layout(
+        name="appendix_b",
+        title="Appendix B: learning rates on the synthetic data",
+        description=(
+            "Validation accuracy in percent with one noisy modality, for four learning rates. "
+            f"Training stops at {APPENDIX_B_MAX_EPOCHS:,} epochs at the latest; a cell says how many replicates that "
+            "cut short."
+        ),
+        command="make reproduce-appendix-b",
+        rows=tuple(Row(method, titles[method]) for method in PAPER_METHODS),
+        columns=tuple(Column(f"lr={rate}", rate, group="lr") for rate in rates),
+        cells=tuple(cells),
+        corner="Method",
+    )
+
+
+def table_1_data_seeds() -> Layout:
+    """An extra beyond the paper: does MultiModal's lead hold when the synthetic data are drawn anew?"""
+    seeds = (100, 101, 102)
+    methods = ("sum_ce", "nn_ce", "multimodal")
+    rows, cells = [], []
+    for n, noise in NOISE_TITLES.items():
+        for seed in seeds:
+            row = Row(f"noisy_modalities={n}/data_seed={seed}", f"data seed {seed}", group=noise)
+            common = (f"dataset.noisy_modalities={n}", f"dataset.data_seed={seed}")
+            rows.append(row)
+            cells += [Cell(row.key, method, (*common, *_fusion(method))) for method in methods]
+            multimodal, sum_ce = (*common, *_fusion("multimodal")), (*common, *_fusion("sum_ce"))
+            cells.append(Cell(row.key, "lead", multimodal, minus=sum_ce))
+    return Layout(
+        name="table_1_data_seeds",
+        title="Beyond the paper: Table 1 on other draws of the data",
+        description=(
+            "Test accuracy in percent when the synthetic data are drawn from other data seeds, fixed beforehand. "
+            "The last column is the difference of MultiModal and SUM + CE in points, seed by seed."
+        ),
+        command="make extra-data-seeds",
+        rows=tuple(rows),
+        columns=(
+            *(Column(method, METHOD_TITLES[method]) for method in methods),
+            Column("lead", "MultiModal \N{MINUS SIGN} SUM", signed=True),
+        ),
+        cells=tuple(cells),
+        corner="Data",
+    )
+
+
+def quick() -> Layout:
+    common = ("experiment=quick",)
+    methods = _synthetic_methods(method for method in METHOD_TITLES if method != "unimodal")
+    row = Row("noisy_modalities=2", NOISE_TITLES[2])
+    return Layout(
+        name="quick",
+        title="QUICK PROFILE: reduced data, not Table 1",
+        description=(
+            "A short run of the whole chain: fewer samples and features, 2 seeds. "
+            "Its numbers show that the installation works and say nothing about the paper."
+        ),
+        command="make quick",
+        rows=(row,),
+        columns=tuple(column for column, _, _ in methods),
+        cells=tuple(Cell(row.key, column.key, (*common, *overrides), expected=2) for column, _, overrides in methods),
+        conditions=(_condition("quick", "Quick profile, two noisy modalities", common, methods),),
+        profile="quick",
+        corner="Data",
+    )
+
+
+LAYOUTS = {layout.name: layout for layout in (table_1(), appendix_b(), table_1_data_seeds(), quick())}

@@ -1,0 +1,172 @@
+"""Weights & Biases: one W&B run per replicate.
+
+All replicates of a run train together, so as many W&B runs are open at once (`reinit="create_new"`). A run that is
+resumed after a kill gets new W&B runs, which begin with the history of the epochs before the kill: every W&B run that
+finishes shows a whole curve, offline as online. W&B's own `resume` needs its server, and what was still in W&B's
+buffers at the kill would be lost.
+"""
+
+import csv
+import io
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+import wandb
+
+from multimodal_loss.training.loop import is_logged
+
+# A sweep must not wait for a network that is down: no connection after this long is a failure, and what is not uploaded
+# this long after the end is left to `wandb sync`.
+CONNECT_SECONDS = 30.0
+UPLOAD_SECONDS = 30.0
+
+
+def start_run(
+    mode: Literal["offline", "online"], folder: Path, project: str | None, entity: str | None, **options: Any
+) -> wandb.Run:
+    """A W&B run beside those already open, with its files in `folder`/wandb; `options` are those of `wandb.init`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if mode == "offline":
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # offline: nothing leaves this machine
+    logging.getLogger("wandb").disabled = True  # its debug log prints a traceback for every line once the disk is full
+    settings = wandb.Settings(
+        console="off",  # the terminal belongs to all runs, not to one
+        silent=True,  # what standard output ends with is ours, and W&B tells of every run twice
+        symlink=False,
+        disable_code=True,
+        x_disable_stats=True,  # several runs share one machine
+        init_timeout=CONNECT_SECONDS,
+        finish_timeout=UPLOAD_SECONDS,
+    )
+    return wandb.init(
+        mode=mode,
+        dir=folder,
+        project=project,
+        entity=entity,
+        reinit="create_new",
+        settings=settings,
+        **options,
+    )
+
+
+def whereabouts(run: wandb.Run, folder: Path) -> str:
+    """Where to look for a run that `start_run` started, or how to upload it."""
+    return f"offline; to upload: wandb sync {folder}/wandb/offline-run-*" if run.offline else f"at {run.project_url}"
+
+
+class WandbTracker:
+    """tracker=wandb. Raises whatever wandb raises; `trackers.Guarded` keeps that from training."""
+
+    def __init__(self, config: dict[str, Any], run_path: Path) -> None:
+        self._history = run_path / "history.csv"
+        self._runs: dict[int, wandb.Run] = {}
+        self._unlogged: dict[int, tuple[int, float, float]] = {}  # the latest epoch of a replicate, if it is not logged
+        self._heard = False
+        self._status = "interrupted"
+        try:
+            self._start(config, run_path)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, config: dict[str, Any], run_path: Path) -> None:
+        options = config["tracker"]
+        folder = Path(options["dir"] or run_path).absolute()
+        group = "/".join([config["experiment_name"] or "adhoc", config["dataset"]["name"], config["fusion"]["name"]])
+        kind, numbers = ("seed", config["seeds"]) if config["folds"] is None else ("fold", config["folds"])
+        for number in dict.fromkeys(numbers):
+            self._runs[number] = start_run(
+                options["mode"],
+                folder,
+                options["project"],
+                options["entity"],
+                name=f"{run_path.name} {kind} {number}",
+                group=group,
+                job_type="train",
+                tags=options["tags"],
+                config={**config, "replicate": number, "run": run_path.name, "resumed_from_epoch": 0},
+            )
+        if self._runs:
+            where = whereabouts(self._runs[number], folder)
+            print(f"W&B: {len(self._runs)} runs in group {group}, {where}", file=sys.stderr, flush=True)
+
+    def epoch(self, epoch: int, losses: dict[int, float], seconds: float) -> None:
+        if not self._heard:
+            self._continue_from(epoch - 1)
+        for number, loss in losses.items():
+            self._unlogged[number] = epoch, loss, seconds
+            if is_logged(epoch):
+                self._log_latest(number)
+
+    def finish(self, result: Mapping[str, Any], predictions: Mapping[int, Mapping[str, Any]]) -> None:
+        if not self._heard:  # killed after its last epoch
+            self._continue_from(max(replicate["epochs"] for replicate in result["replicates"]))
+        for replicate in result["replicates"]:
+            self._runs[replicate["replicate"]].summary.update(dict(_summary(replicate)))
+        self._status = "done"
+        for replicate in result["replicates"]:
+            number = replicate["replicate"]
+            picture = _figure_4(number, predictions[number], result["dataset"]["modalities"])
+            self._runs[number].log({"figure_4": picture}, step=replicate["epochs"])
+
+    def fail(self, message: str) -> None:
+        self._status = "failed"
+        for run in self._runs.values():
+            run.summary["error"] = message
+
+    def close(self) -> None:
+        """Finish every W&B run and W&B's own process, also when one of them cannot be; then raise what it raised."""
+        with ExitStack() as stack:  # calls all, last first, and keeps what was raised
+            stack.callback(wandb.teardown)
+            for run in self._runs.values():
+                stack.callback(run.finish, exit_code=0 if self._status == "done" else 1)
+                stack.callback(run.summary.update, {"status": self._status})
+            for number in self._unlogged:
+                stack.callback(self._log_latest, number)
+        self._runs = {}
+
+    def _continue_from(self, epoch: int) -> None:
+        """Before the first event: the epochs before this process, which the run directory keeps."""
+        self._heard = True
+        if epoch == 0:
+            return
+        for run in self._runs.values():
+            run.config.update({"resumed_from_epoch": epoch}, allow_val_change=True)
+        with open(self._history, newline="") as file:
+            for row in csv.DictReader(file):
+                number, before = int(row["replicate"]), int(row["epoch"])
+                if before <= epoch:
+                    self._unlogged[number] = before, float(row["train_loss"]), float(row["seconds"])
+                    self._log_latest(number)
+
+    def _log_latest(self, number: int) -> None:
+        """Those that history keeps: the logged epochs and, at the end, a replicate's last one."""
+        epoch, loss, seconds = self._unlogged.pop(number)
+        self._runs[number].log({"train_loss": loss, "seconds": seconds}, step=epoch)
+
+
+def _summary(replicate: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """`epochs`, `stopped` and metrics such as `test/fused/ACC` and `test/m1/NLL`; undefined metrics are left out."""
+    yield "epochs", replicate["epochs"]
+    yield "stopped", replicate["stopped"]
+    for split, metrics in replicate["metrics"].items():
+        for source, values in {"fused": metrics["fused"], **metrics["modalities"]}.items():
+            for metric, value in values.items():
+                if value is not None:
+                    yield f"{split}/{source}/{metric}", value
+
+
+def _figure_4(number: int, predictions: Mapping[str, Any], modalities: list[str]) -> wandb.Image:
+    """The paper's Figure 4 for one replicate: per modality, the probability of the true class over the test set."""
+    import PIL.Image
+
+    from multimodal_loss.reporting import figures
+
+    keyed = {f"{number}/{key}": array for key, array in predictions.items()}
+    png = figures.save(figures.true_class_figure(keyed, modalities), "png")
+    return wandb.Image(PIL.Image.open(io.BytesIO(png)))

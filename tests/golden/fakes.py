@@ -1,0 +1,109 @@
+"""Run directories with made-up numbers, for tests of everything that reads them."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def fake_name(overrides: Sequence[str]) -> str:
+    """Stands for the name that the resolved configuration gives a run: readable, different for different overrides."""
+    return re.sub(r"[^a-z0-9.-]+", "-", "_".join(sorted(overrides)).lower()).strip("-")
+
+
+def fake_result(
+    accuracies: Sequence[float],
+    modalities: Sequence[str] = ("m1", "m2", "m3"),
+    proxies: bool = False,
+    **changes: Any,
+) -> dict[str, Any]:
+    """A finished run with one replicate per accuracy; `changes` replace top-level entries."""
+    replicates = []
+    for r, accuracy in enumerate(accuracies):
+        metrics = {
+            "ACC": accuracy,
+            "NLL": 1 - accuracy,
+            "Brier": 1.5 * (1 - accuracy),
+            "ECE": 0.02 + 0.01 * r,
+            "entropy": 0.3,
+            "confidence_gap": 0.01,
+            "AUC": None,
+        }
+        split = {"fused": metrics, "modalities": {name: metrics for name in modalities}}
+        replicates.append(
+            {
+                "replicate": r,
+                "seed": r,
+                "fold": None,
+                "epochs": 800 + r,
+                "stopped": "no_progress",
+                "seconds": 60.5 + r,
+                "data_fingerprint": "0a1b2c",
+                "metrics": {"test": split, "validation": split},
+                "proxies": {"alive": [20, 19], "used": [5 + r, 6], "distinct": [9, 8 + r]} if proxies else None,
+            }
+        )
+    return {
+        "schema": 1,
+        "status": "done",
+        "error": None,
+        "profile": "full",
+        "config": {"dataset": {"name": "synthetic", "data_seed": 7}, "trainer": {"lr": 5e-4, "max_epochs": 500_000}},
+        "dataset": {"name": "synthetic", "modalities": list(modalities), "classes": ["0", "1"]},
+        "git": {"sha": "0123456789abcdef", "dirty": False},
+        "versions": {"python": "3.11.9", "torch": "2.14.1"},
+        "hardware": {"cpu": "an example CPU", "cores": 2, "threads": 1, "gpu": None},
+        "device": "cpu",
+        "started": "2026-01-01T10:00:00+00:00",
+        "ended": "2026-01-01T10:05:00+00:00",
+        "replicates": replicates,
+    } | changes
+
+
+def write_run(folder: Path, result: dict[str, Any]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return folder
+
+
+def write_curves(folder: Path, replicates: int, epochs: int = 800, start: float = 0.7, end: float = 0.01) -> None:
+    """history.csv: exponential decay with a little noise, thinned as training thins it."""
+    generator = np.random.default_rng(0)
+    lines = ["replicate,epoch,train_loss,seconds"]
+    for r in range(replicates):
+        last = epochs + 30 * r
+        logged = [e for e in range(1, last + 1) if e <= 100 or e % 10 == 0 or e == last]
+        for epoch in logged:
+            loss = (end + (start - end) * np.exp(-5 * epoch / last)) * np.exp(0.03 * generator.normal())
+            lines.append(f"{r},{epoch},{loss:.6g},{0.1 * epoch:.1f}")
+    (folder / "history.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def fake_predictions(
+    accuracies: Sequence[Sequence[float]], samples: int = 500, modalities: int | None = None
+) -> dict[str, NDArray[Any]]:
+    """Two-class predictions; `accuracies[r]` lists for replicate r each modality's accuracy, the fused one last."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for r, wanted in enumerate(accuracies):
+        generator = np.random.default_rng(r)
+        target = np.repeat([0, 1], samples // 2)
+        columns = []
+        for accuracy in wanted:
+            strength = max(0.02, 3 * (accuracy - 0.5))
+            score = strength * (2 * target - 1) + generator.normal(size=samples)
+            positive = 1 / (1 + np.exp(-2 * strength * score))
+            columns.append(np.stack([1 - positive, positive], axis=1))
+        stacked = np.stack(columns, axis=1).astype(np.float32)
+        arrays[f"{r}/target"] = target.astype(np.int64)
+        arrays[f"{r}/fused"] = stacked[:, -1]
+        arrays[f"{r}/modalities"] = stacked[:, : modalities or (len(wanted) - 1)]
+    return arrays
+
+
+def write_predictions(folder: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    with (folder / "predictions.npz").open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)

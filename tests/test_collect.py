@@ -1,0 +1,123 @@
+"""Run directories in every state they can be left in."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from multimodal_loss.results.collect import aggregate, read_history, read_predictions, read_run, read_runs
+
+
+def result(**changes: Any) -> dict[str, Any]:
+    replicates = [
+        {"replicate": r, "seconds": 2.0 + r, "metrics": {"test": {"fused": {"ACC": 0.8 + 0.01 * r, "AUC": None}}}}
+        for r in (1, 0)
+    ]
+    content = {"schema": 1, "status": "done", "error": None, "profile": "full", "replicates": replicates}
+    return content | {"config": {"trainer": {"lr": 5e-4}}, "dataset": {"modalities": ["m1", "m2"]}} | changes
+
+
+def write(path: Path, content: Any) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "result.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_a_finished_run(tmp_path: Path) -> None:
+    run = read_run(write(tmp_path / "a", result()))
+    assert (run.state, run.reason, run.name, run.profile) == ("done", "", "a", "full")
+    assert run.values("test/fused/ACC") == {0: 0.8, 1: 0.81}
+    assert list(run.values("test/fused/ACC")) == [0, 1]
+    assert run.values("seconds") == {0: 2.0, 1: 3.0}
+    assert run.values("test/fused/AUC") == {}
+    assert run.values("test/fused/ACC/deeper") == {}
+    assert run.get("config/trainer/lr") == 5e-4
+    assert run.get("config/no/such") is None
+    assert run.modalities == ["m1", "m2"]
+
+
+def test_values_that_are_no_numbers_count_as_missing(tmp_path: Path) -> None:
+    content = result()
+    for replicate, value in zip(content["replicates"], ["0.9", float("nan")], strict=True):
+        replicate["metrics"]["test"]["fused"]["ACC"] = value
+    assert read_run(write(tmp_path / "a", content)).values("test/fused/ACC") == {}
+
+
+def test_a_failed_run_says_why_in_one_line(tmp_path: Path) -> None:
+    run = read_run(write(tmp_path / "a", result(status="failed", error="loss is NaN\n at epoch 7", replicates=[])))
+    assert (run.state, run.reason) == ("failed", "loss is NaN at epoch 7")
+    assert read_run(write(tmp_path / "b", result(status="failed"))).reason == "no reason was recorded"
+
+
+def test_an_unfinished_run(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    assert read_run(tmp_path / "a").state == "unfinished"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ('{"schema": 1, "status": "do', "cannot be read"),
+        ("", "cannot be read"),
+        ("[1, 2]", "does not hold a mapping"),
+        (result(schema=2), "has schema 2"),
+        (result(status="running"), "has status 'running'"),
+        (result(replicates={"0": {}}), "no list of replicates"),
+        (result(replicates=[{"replicate": 0}, {"replicate": 0}]), "a number of their own"),
+        (result(replicates=["0"]), "a number of their own"),
+    ],
+)
+def test_a_damaged_result_is_unreadable_with_a_reason(tmp_path: Path, content: Any, reason: str) -> None:
+    run = read_run(write(tmp_path / "a", content))
+    assert run.state == "unreadable"
+    assert reason in run.reason
+    assert run.values("test/fused/ACC") == {} and run.replicates == {}
+
+
+def test_bytes_that_are_no_text_and_a_folder_in_the_way(tmp_path: Path) -> None:
+    (write(tmp_path / "a", "") / "result.json").write_bytes(b"\xff\xfe\x00{")
+    (tmp_path / "b" / "result.json").mkdir(parents=True)
+    assert {run.state for run in read_runs(tmp_path).values()} == {"unreadable"}
+
+
+def test_reading_a_folder_of_runs(tmp_path: Path) -> None:
+    assert read_runs(tmp_path / "nowhere") == {}
+    write(tmp_path / "b", result())
+    write(tmp_path / "a", "broken")
+    write(tmp_path / ".hidden", result())
+    (tmp_path / "file").touch()
+    assert list(read_runs(tmp_path)) == ["a", "b"]
+
+
+def test_aggregate_uses_the_sample_standard_deviation() -> None:
+    assert aggregate([]) == aggregate(iter([]))
+    assert (aggregate([]).mean, aggregate([]).sd, aggregate([]).n) == (None, None, 0)
+    assert (aggregate([2.0]).mean, aggregate([2.0]).sd) == (2.0, None)
+    three = aggregate([1.0, 2.0, 6.0])
+    assert three.mean == 3.0
+    assert three.sd == pytest.approx((((1 - 3) ** 2 + (2 - 3) ** 2 + (6 - 3) ** 2) / 2) ** 0.5)
+
+
+def test_history_skips_what_a_killed_run_cut_short(tmp_path: Path) -> None:
+    run = read_run(write(tmp_path / "a", result()))
+    assert read_history(run) == {}
+    lines = ["replicate,epoch,train_loss,seconds", "1,1,0.7,0.1", "0,2,0.4,0.2", "0,1,0.5,0.1", "1,2"]
+    (run.path / "history.csv").write_text("\n".join(lines))
+    curves = read_history(run)
+    assert list(curves) == [0, 1]
+    assert curves[0][0].tolist() == [1, 2] and curves[0][1].tolist() == [0.5, 0.4]
+    assert curves[1][1].tolist() == [0.7]
+
+
+def test_predictions_keep_complete_replicates_only(tmp_path: Path) -> None:
+    run = read_run(write(tmp_path / "a", result()))
+    assert read_predictions(run) == {}
+    (run.path / "predictions.npz").write_bytes(b"PK\x03\x04 cut short")
+    assert read_predictions(run) == {}
+    whole = {"0/target": np.array([0, 1]), "0/fused": np.ones((2, 2)) / 2, "0/modalities": np.ones((2, 3, 2)) / 2}
+    part = {"1/target": np.array([0, 1]), "1/fused": np.ones((2, 2)) / 2}
+    unequal = {"2/target": np.array([0]), "2/fused": np.ones((2, 2)), "2/modalities": np.ones((2, 3, 2))}
+    np.savez(run.path / "predictions.npz", **(whole | part | unequal))
+    assert sorted(read_predictions(run)) == ["0/fused", "0/modalities", "0/target"]

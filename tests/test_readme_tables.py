@@ -1,0 +1,90 @@
+"""scripts/update_readme.py: the README's tables come from the committed results and from nothing else."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from golden.fakes import fake_name, fake_result, write_run
+from multimodal_loss.reporting import tables
+from multimodal_loss.reporting.layouts import LAYOUTS
+from multimodal_loss.reporting.provenance import provenance
+from multimodal_loss.results.collect import read_runs
+
+ROOT = Path(__file__).parents[1]
+BLOCK = "<!-- table_1:begin -->\nold\n<!-- table_1:end -->"
+
+
+def load_script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("update_readme", ROOT / "scripts" / "update_readme.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+update_readme = load_script()
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Saved results of a Table 1 with one filled cell."""
+    layout = LAYOUTS["table_1"]
+    write_run(tmp_path / "runs" / fake_name(layout.cells[8].overrides), fake_result([0.95, 0.96, 0.97, 0.96, 0.95]))
+    table = tables.fill(layout, read_runs(tmp_path / "runs"), fake_name)
+    folder = tmp_path / "results" / "table_1"
+    folder.mkdir(parents=True)
+    (folder / "cells.csv").write_text(tables.long_csv(table))
+    environment = {"data_seeds": table.data_seeds, **provenance(table.runs)}
+    (folder / "environment.json").write_text(json.dumps(environment))
+    return tmp_path / "results"
+
+
+def run(readme: Path, results: Path, *options: str) -> int:
+    code = update_readme.main(["--readme", str(readme), "--results", str(results), *options])
+    assert isinstance(code, int)
+    return code
+
+
+def test_a_block_is_filled_and_the_rest_stays(tmp_path: Path, results: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"# Title\n\n{BLOCK}\n\nThe end \\1 stays.\n")
+    assert run(readme, results, "--check") == 1
+    assert "old" in readme.read_text()
+    assert run(readme, results) == 0
+    text = readme.read_text()
+    assert text.startswith("# Title\n\n<!-- table_1:begin -->\n**Table 1")
+    assert text.endswith("<!-- table_1:end -->\n\nThe end \\1 stays.\n")
+    assert "**95.8 ± 0.8**" in text and "96.0 ± 1.8" in text
+    assert "Computed 2026-01-01 on an example CPU (cpu), torch 2.14.1, commit 0123456789" in text
+    assert run(readme, results, "--check") == 0
+
+
+def test_a_table_without_results_says_how_to_compute_it(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(BLOCK)
+    assert run(readme, tmp_path / "nothing") == 0
+    assert "*Not computed yet: `make reproduce-table-1`.*" in readme.read_text()
+
+
+def test_a_readme_without_blocks_is_left_alone(tmp_path: Path, results: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("nothing here\n")
+    assert run(readme, results) == 0
+    assert readme.read_text() == "nothing here\n"
+
+
+@pytest.mark.parametrize("text", ["<!-- table_1:begin -->\n", "<!-- table_1:end -->\n<!-- table_1:begin -->\nmore\n"])
+def test_a_block_that_does_not_end_is_refused(tmp_path: Path, results: Path, text: str) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(text)
+    assert run(readme, results) == 2
+    assert readme.read_text() == text
+
+
+def test_the_readme_shows_the_committed_results() -> None:
+    if not (ROOT / "README.md").exists():
+        pytest.skip("there is no README yet")
+    assert update_readme.main(["--check"]) == 0

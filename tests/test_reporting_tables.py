@@ -1,0 +1,200 @@
+"""Tables: the golden sweep byte for byte, and the arithmetic behind a cell."""
+
+import csv
+import io
+import math
+from pathlib import Path
+
+import pytest
+
+from golden.fakes import fake_name, fake_result, write_run
+from golden.regenerate import FOLDER, LAYOUT, expected_files, filled, write_sweep
+from multimodal_loss.reporting import tables
+from multimodal_loss.reporting.layouts import LAYOUTS, Cell, Column, Layout, Row
+from multimodal_loss.reporting.paper import PaperNumber
+from multimodal_loss.reporting.tables import FilledCell, FilledTable, Footnotes
+from multimodal_loss.results.collect import read_runs
+
+
+@pytest.mark.parametrize("name", ["expected.md", "expected.tex", "expected.csv"])
+def test_golden_sweep(name: str) -> None:
+    assert expected_files()[name] == (FOLDER / name).read_text(encoding="utf-8")
+
+
+def test_the_committed_sweep_is_the_one_described(tmp_path: Path) -> None:
+    write_sweep(tmp_path)
+    assert tables.long_csv(filled(tmp_path)) == tables.long_csv(filled())
+
+
+def test_golden_states() -> None:
+    states = {place: cell.state for place, cell in filled().cells.items()}
+    assert states == {
+        ("noisy=0", "unimodal_m1"): "complete",
+        ("noisy=0", "sum_ce"): "partial",
+        ("noisy=0", "nn_ce"): "failed",
+        ("noisy=0", "soft_triple"): "missing",
+        ("noisy=0", "multimodal"): "complete",
+        ("noisy=0", "lead"): "partial",
+        ("noisy=2", "unimodal_m1"): "missing",
+        ("noisy=2", "sum_ce"): "missing",
+        ("noisy=2", "nn_ce"): "missing",
+        ("noisy=2", "soft_triple"): "missing",
+        ("noisy=2", "multimodal"): "complete",
+        ("noisy=2", "lead"): "missing",
+    }
+
+
+def test_the_papers_number_never_stands_in_for_ours() -> None:
+    for cell in filled().cells.values():
+        if cell.state in ("missing", "failed"):
+            assert cell.mean is None and cell.sd is None and cell.n == 0
+            assert tables.ours_text(cell, LAYOUT.columns[0]) in ("missing", "failed")
+
+
+def cell(values: tuple[float | None, ...], paper: PaperNumber | None) -> FilledCell:
+    return FilledCell(Cell("r", "c", ("x",)), "complete", values, paper=paper)
+
+
+def test_distance_in_combined_standard_deviations() -> None:
+    ours = cell((1.0, 2.0, 3.0), PaperNumber(4.0, 2.0))
+    assert ours.mean == 2.0 and ours.sd == 1.0
+    assert ours.difference == -2.0
+    assert ours.distance == pytest.approx(2 / math.sqrt(5))
+    assert ours.distance_class == 0
+
+
+@pytest.mark.parametrize(
+    ("ours_sd", "paper_sd", "paper_mean", "expected"),
+    [
+        (0.0, 0.0, 5.0, 0.0),  # both exact and equal
+        (0.0, 0.0, 4.0, None),  # no scale to measure with
+        (0.0, 0.5, 4.0, 2.0),
+        (0.5, 0.0, 4.0, 2.0),
+        (0.5, None, 4.0, None),
+        (0.5, 0.5, None, None),
+    ],
+)
+def test_distance_where_a_standard_deviation_is_zero_or_missing(
+    ours_sd: float, paper_sd: float | None, paper_mean: float | None, expected: float | None
+) -> None:
+    spread = ours_sd / math.sqrt(2)
+    ours = cell((5 - spread, 5 + spread), PaperNumber(paper_mean, paper_sd))
+    assert ours.distance == (None if expected is None else pytest.approx(expected))
+
+
+def test_one_replicate_has_no_standard_deviation_and_no_distance() -> None:
+    single = cell((5.0, None), PaperNumber(4.0, 1.0))
+    assert (single.mean, single.sd, single.n, single.difference, single.distance) == (5.0, None, 1, 1.0, None)
+    assert tables.ours_text(single, Column("", "")) == "5.0"
+
+
+@pytest.mark.parametrize(("distance", "index"), [(0.0, 0), (1.0, 0), (1.01, 1), (2.0, 1), (3.0, 2), (3.01, 3), (99, 3)])
+def test_distance_classes(distance: float, index: int) -> None:
+    assert cell((10.0 + distance, 10.0 + distance), PaperNumber(10.0, 1.0)).distance_class == index
+
+
+@pytest.mark.parametrize(
+    ("value", "signed", "text"),
+    [(86.44, False, "86.4"), (1.06, True, "+1.1"), (-0.3, True, "−0.3"), (-0.04, True, "0.0"), (None, True, "–")],
+)
+def test_numbers(value: float | None, signed: bool, text: str) -> None:
+    assert tables.number(value, 1, signed) == text
+
+
+def test_a_difference_pairs_replicates_by_their_number(tmp_path: Path) -> None:
+    layout = Layout(
+        *("t", "t", "t", "t"),
+        rows=(Row("r", "r"),),
+        columns=(Column("c", "c"),),
+        cells=(Cell("r", "c", ("a",), minus=("b",), expected=3),),
+    )
+    write_run(tmp_path / "a", fake_result([0.9, 0.8, 0.7]))
+    second = fake_result([0.1, 0.2, 0.3])
+    del second["replicates"][0]
+    write_run(tmp_path / "b", second)
+    found = tables.fill(layout, read_runs(tmp_path), "".join).cells["r", "c"]
+    assert found.values == (None, pytest.approx(60), pytest.approx(40))
+    assert found.state == "partial"
+
+
+def test_a_run_without_the_metric_says_so(tmp_path: Path) -> None:
+    layout = Layout(
+        *("t", "t", "t", "t"),
+        rows=(Row("r", "r"),),
+        columns=(Column("c", "c"),),
+        cells=(Cell("r", "c", ("a",), metric="test/fused/AUC"),),
+    )
+    write_run(tmp_path / "a", fake_result([0.9]))
+    found = tables.fill(layout, read_runs(tmp_path), "".join).cells["r", "c"]
+    assert (found.state, found.note) == ("missing", "the run has no test/fused/AUC")
+
+
+@pytest.mark.parametrize(("stored", "name"), [("quick", "table_1"), ("full", "quick")])
+def test_profiles_never_mix(tmp_path: Path, stored: str, name: str) -> None:
+    layout = LAYOUTS[name]
+    for wanted in layout.cells:
+        write_run(tmp_path / fake_name(wanted.overrides), fake_result([0.9] * wanted.expected, profile=stored))
+    table = tables.fill(layout, read_runs(tmp_path), fake_name)
+    assert not table.has_values and not table.runs
+    assert {cell.state for cell in table.cells.values()} == {"missing"}
+    assert all(f"profile {stored}" in cell.note for cell in table.cells.values())
+
+
+def test_a_table_survives_the_way_through_its_csv() -> None:
+    table = filled()
+    again = tables.from_csv(LAYOUT, tables.long_csv(table), table.data_seeds)
+    assert tables.markdown(again) == tables.markdown(table)
+    assert tables.long_csv(again) == tables.long_csv(table)
+
+
+def test_a_csv_of_other_cells_is_refused() -> None:
+    text = tables.long_csv(filled())
+    with pytest.raises(ValueError, match="has no cell"):
+        tables.from_csv(LAYOUTS["table_1"], text, {})
+    with pytest.raises(ValueError, match="1 cells of golden are not in the file"):
+        tables.from_csv(LAYOUT, text[: text.rindex("golden,")], {})
+
+
+def test_csv_values_are_the_replicates_in_order() -> None:
+    rows = {(row["row"], row["column"]): row for row in csv.DictReader(io.StringIO(tables.long_csv(filled())))}
+    partial = rows["noisy=0", "sum_ce"]
+    assert partial["values"] == "93;93.2;92.71;;"
+    assert (partial["n"], partial["expected"], partial["state"]) == ("3", "5", "partial")
+
+
+def test_latex_is_plain_and_balanced() -> None:
+    text = tables.latex(filled())
+    assert text.isascii()
+    for opening, closing in (("\\begin{table}", "\\end{table}"), ("\\begin{tabular}", "\\end{tabular}")):
+        assert text.count(opening) == text.count(closing) == 1
+    body = text[text.index("\\toprule") : text.index("\\bottomrule")]
+    widths = {line.count("&") - line.count("\\&") for line in body.splitlines() if line.endswith("\\\\")}
+    assert widths == {len(LAYOUT.columns) + 1}
+    unescaped = text.replace("\\\\", "").replace("\\{", "").replace("\\}", "")
+    assert unescaped.count("{") == unescaped.count("}")
+
+
+def test_markdown_keeps_every_row_as_wide_as_the_header() -> None:
+    rows = [line for line in tables.markdown(filled()).splitlines() if line.startswith("|")]
+    assert {row.replace("\\|", "").count("|") for row in rows} == {len(LAYOUT.columns) + 3}
+    assert "<b>" not in tables.markdown(filled())
+
+
+def test_footnotes_share_numbers_and_leave_short_notes_in_the_cell() -> None:
+    footnotes = Footnotes()
+    long = "a note that does not fit into its cell at all"
+    assert footnotes.mark("") == ""
+    assert footnotes.mark("cap 100: 1 of 2") == "(cap 100: 1 of 2)"
+    assert [footnotes.mark(long), footnotes.mark(long + "!"), footnotes.mark(long)] == ["[1]", "[2]", "[1]"]
+    assert list(footnotes) == [(1, long), (2, long + "!")]
+
+
+def test_data_seeds_are_named_where_rows_differ_and_once_where_they_agree() -> None:
+    table = filled()
+    assert [table.row_title(row) for row in LAYOUT.rows] == [
+        "Noise, none (data seed 7)",
+        "Noise, two (data seed 0)",
+    ]
+    same = FilledTable(LAYOUT, table.cells, {row.key: [3] for row in LAYOUT.rows})
+    assert [same.row_title(row) for row in LAYOUT.rows] == ["Noise, none", "Noise, two"]
+    assert same.description.endswith("Data seed 3.")

@@ -1,0 +1,238 @@
+"""One run from config to result.json: what it holds, what is skipped, and how failures look."""
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import run_training
+from multimodal_loss import train as train_module
+from multimodal_loss.configuration import compose_config, resolved
+from multimodal_loss.datasets import SyntheticDataset
+from multimodal_loss.errors import UserError
+from multimodal_loss.results.metrics import compute_metrics
+from multimodal_loss.train import FailedRun, run
+
+
+def result_of(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((path / "result.json").read_text())
+    return content
+
+
+def test_a_run_directory_holds_what_the_contract_says(tiny: list[str]) -> None:
+    directory = run(compose_config([*tiny, "fusion=multimodal"]))
+    result = result_of(directory.path)
+    assert directory.path.name == f"synthetic-noisy2-seed3-mlp-multimodal-{result['hash']}"
+    assert (result["status"], result["error"], result["schema"], result["profile"]) == ("done", None, 1, "full")
+    assert result["dataset"] == {
+        "name": "synthetic",
+        "modalities": ["m1", "m2", "m3"],
+        "classes": ["0", "1"],
+        "sizes": {"train": 80, "validation": 20, "test": 60},
+    }
+    assert {"git", "versions", "hardware", "started", "ended", "config", "device"} <= result.keys()
+    assert [r["replicate"] for r in result["replicates"]] == [0, 1]
+    predictions = np.load(directory.predictions)
+    for replicate in result["replicates"]:
+        assert replicate["epochs"] == 40
+        assert replicate["stopped"] == "max_epochs"
+        number = replicate["replicate"]
+        target, fused = predictions[f"{number}/target"], predictions[f"{number}/fused"]
+        modalities = predictions[f"{number}/modalities"]
+        assert (target.shape, fused.shape, modalities.shape) == ((60,), (60, 2), (60, 3, 2))
+        np.testing.assert_allclose(modalities.sum(-1), 1, atol=1e-5)
+        assert replicate["metrics"]["test"]["fused"] == pytest.approx(compute_metrics(target, fused))
+        assert replicate["metrics"]["test"]["modalities"]["m2"] == pytest.approx(
+            compute_metrics(target, modalities[:, 1])
+        )
+        assert replicate["metrics"]["validation"]["fused"]["ACC"] is not None
+        assert {len(v) for v in replicate["proxies"].values()} == {2}
+    history = (directory.path / "history.csv").read_text().splitlines()
+    assert history[0] == "replicate,epoch,train_loss,seconds"
+    assert len(history) == 1 + 2 * 40
+
+
+def test_stored_predictions_are_those_of_the_checkpoint(tiny: list[str]) -> None:
+    """Backbone and fusion, rebuilt from the config and the checkpoint alone, give the stored probabilities."""
+    config = compose_config([*tiny, "fusion=nn_ce"])
+    directory = run(config)
+    checkpoint = torch.load(directory.checkpoint, weights_only=True)
+    predictions = np.load(directory.predictions)
+    for replicate in train_module.make_replicates(config, resolved(config)):
+        replicate.load_state_dict(checkpoint["replicates"][replicate.number])
+        again = train_module.predict(replicate, replicate.data.test, "probabilities", torch.device("cpu"))
+        np.testing.assert_array_equal(again["fused"], predictions[f"{replicate.number}/fused"])
+
+
+@pytest.mark.parametrize("fusion", ["nn_ce", "multimodal", "soft_triple", "proxy_anchor"])
+@pytest.mark.parametrize("path", ["auto", "ordinary"])
+def test_fusion_parameters_are_trained_and_stored(tiny: list[str], fusion: str, path: str) -> None:
+    config = compose_config([*tiny, f"fusion={fusion}", f"trainer.path={path}"])
+    checkpoint = torch.load(run(config).checkpoint, weights_only=True)
+    for fresh in train_module.make_replicates(config, resolved(config)):
+        stored = checkpoint["replicates"][fresh.number]["fusion"]
+        assert stored.keys() == dict(fresh.fusion.named_parameters()).keys()
+        for name, value in fresh.fusion.named_parameters():
+            assert not torch.equal(stored[name], value), f"{name} did not move"
+
+
+def test_a_done_run_is_skipped_and_a_failed_one_is_run_again(tiny: list[str]) -> None:
+    config = compose_config([*tiny, "fusion=sum_ce"])
+    directory = run(config)
+    before = directory.result.read_bytes()
+    assert run(config).result.read_bytes() == before
+    result = json.loads(before)
+    directory.result.write_text(json.dumps({**result, "status": "failed"}))
+    run(config)
+    assert result_of(directory.path)["status"] == "done"
+    directory.result.write_text("{ torn")
+    run(config)
+    assert result_of(directory.path)["status"] == "done"
+
+
+def test_a_loss_that_is_not_finite_fails_the_run_in_one_line(tiny: list[str]) -> None:
+    overrides = [*tiny, "fusion=sum_ce", "backbone.activation=relu", "trainer.lr=1e30"]
+    with pytest.raises(FailedRun, match=r"loss of replicate 0 became nan in epoch \d+; try a smaller trainer.lr"):
+        run(compose_config(overrides))
+    (folder,) = Path(tiny[-2].removeprefix("output_dir=")).iterdir()
+    result = result_of(folder)
+    assert result["status"] == "failed"
+    assert "trainer.lr" in result["error"]
+    assert not (folder / "predictions.npz").exists()
+
+
+def test_a_full_disk_fails_the_run_in_one_line_and_keeps_the_last_checkpoint(
+    tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose_config([*tiny, "fusion=sum_ce", "checkpoint_seconds=0"])
+    real, calls = os.fsync, 0
+
+    def fsync(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 12:  # some checkpoints are written, then the disk is full
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(FailedRun, match=r"cannot write .*: No space left on device"):
+        run(config)
+    (folder,) = Path(tiny[-2].removeprefix("output_dir=")).iterdir()
+    assert result_of(folder)["status"] == "failed"
+    assert not list(folder.glob(".*tmp"))
+    torch.load(folder / "checkpoint.pt", weights_only=True)
+    monkeypatch.undo()
+    run(config)
+    assert result_of(folder)["status"] == "done"
+
+
+def test_a_damaged_checkpoint_is_named(tiny: list[str]) -> None:
+    config = compose_config([*tiny, "fusion=sum_ce"])
+    directory = run(config)
+    directory.result.unlink()
+    directory.checkpoint.write_bytes(b"damaged")
+    with pytest.raises(FailedRun, match=r"cannot read .*checkpoint.pt .*; delete it"):
+        run(config)
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_its_result_only_evaluates_again(tiny: list[str]) -> None:
+    config = compose_config([*tiny, "fusion=multimodal"])
+    directory = run(config)
+    first, predictions = result_of(directory.path), directory.predictions.read_bytes()
+    directory.result.unlink()
+    run(config)
+    assert result_of(directory.path)["replicates"] == first["replicates"]
+    assert directory.predictions.read_bytes() == predictions
+
+
+def test_test_rows_never_reach_training(tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other test and validation data: the same weights, the same epochs."""
+    config = compose_config([*tiny, "fusion=multimodal"])
+    original = torch.load(run(config).checkpoint, weights_only=True)["replicates"]
+    load = SyntheticDataset.load
+
+    def poisoned(self: SyntheticDataset, fold: int | None = None) -> Any:
+        data = load(self, fold)
+        assert data.validation is not None
+        for split in (data.test, data.validation):
+            for x in split.inputs:
+                x.copy_(torch.full_like(x, 1e3))
+        return data
+
+    monkeypatch.setattr(SyntheticDataset, "load", poisoned)
+    other = compose_config([*tiny, "fusion=multimodal", f"output_dir={tmp_path}/poisoned"])
+    again = torch.load(run(other).checkpoint, weights_only=True)["replicates"]
+    for number, parts in original.items():
+        for part, tensors in parts.items():
+            for name, tensor in tensors.items():
+                assert torch.equal(tensor, again[number][part][name])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.lr=fast", "trainer.lr=fast: must be a number above 0"),
+        ("trainer.lr=0", "trainer.lr=0"),
+        ("trainer.max_epochs=0", "trainer.max_epochs=0: must be a whole number above 0"),
+        ("trainer.patience=1.5", "trainer.patience=1.5"),
+        ("trainer.betas=[0.9]", "trainer.betas"),
+        ("trainer.path=fast", "trainer.path=fast"),
+        ("seeds=[]", "seeds"),
+        ("seeds=[0,0]", "seeds"),
+        ("seeds=[-1]", "seeds=-1"),
+        ("threads=0", "threads=0"),
+        ("device=gpu9", "device=gpu9 cannot be used here"),
+        ("dataset.labels=soft", "dataset.labels=soft"),
+        ("fusion.input=scores", "fusion.input=scores"),
+        ("fusion.gamma=-1", "gamma"),
+        ("backbone.activation=sine", "backbone.activation=sine"),
+        ("dataset.modalities=[m9]", "m9"),
+    ],
+)
+def test_a_bad_value_is_one_clear_line(tiny: list[str], override: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        run(compose_config([*tiny, "fusion=multimodal", override]))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "message"),
+    [
+        (["fusion=multimodel"], 2, "did you mean multimodal"),
+        (["trainer.learning_rate=1"], 2, "unknown config key trainer.learning_rate"),
+        (["dataset.noisy_modalites=1"], 2, "did you mean dataset.noisy_modalities"),
+        (["fusion=sum_ce", "dataset.labels=soft"], 2, "dataset.labels=soft: not one of threshold, bernoulli"),
+        (["fusion=sum_ce", "backbone.activation=relu", "trainer.lr=1e30"], 1, "became nan"),
+    ],
+)
+def test_the_command_ends_with_one_line_and_its_exit_code(
+    tiny: list[str], overrides: list[str], code: int, message: str
+) -> None:
+    ended = run_training([*tiny, *overrides])
+    assert ended.returncode == code
+    assert message in ended.stderr
+    assert ended.stderr.startswith("error: ")
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in ended.stderr + ended.stdout
+
+
+def test_a_sweep_goes_on_after_a_failed_job_and_says_so_at_the_end(tiny: list[str]) -> None:
+    ended = run_training([*tiny, "fusion=sum_ce,nn_ce", "trainer.lr=1e30,1e-3", "backbone.activation=relu"], "-m")
+    assert ended.returncode == 1
+    folders = [Path(line) for line in ended.stdout.splitlines()]
+    assert len(folders) == 2
+    assert all(result_of(folder)["status"] == "done" for folder in folders)
+    assert len(ended.stderr.strip().splitlines()) == 2
+
+
+def test_the_last_line_is_the_run_directory(tiny: list[str]) -> None:
+    ended = run_training([*tiny, "fusion=sum_ce", "progress=true"])
+    assert ended.returncode == 0
+    assert result_of(Path(ended.stdout.splitlines()[-1]))["status"] == "done"
+    assert "epoch 40" in ended.stderr
