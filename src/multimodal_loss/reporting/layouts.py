@@ -215,6 +215,34 @@ def table_1_data_seeds() -> Layout:
     )
 
 
+def table_1_readings() -> Layout:
+    """An extra: Table 1 under other readings of what the paper leaves open, where a default lies far from it."""
+    readings = {"log_probabilities": "product of experts (default)", "scores": "sum of softmax outputs"}
+    cells = [
+        Cell(
+            f"noisy_modalities={n}",
+            reading,
+            (f"dataset.noisy_modalities={n}", "fusion=mulmix", f"fusion.combine_in={reading}"),
+            paper=("1", f"noise_modalities={n}", "mulmix/ACC"),
+        )
+        for n in NOISE_TITLES
+        for reading in readings
+    ]
+    return Layout(
+        name="table_1_readings",
+        title="Other readings: how Mulmix mixes unimodal predictions",
+        description=(
+            "Test accuracy in percent. The paper does not say how a mixture is formed from unimodal outputs: by adding "
+            "their log-probabilities, or by adding the softmax outputs themselves, as SUM + CE does."
+        ),
+        command="make extra-readings",
+        rows=tuple(Row(f"noisy_modalities={n}", title) for n, title in NOISE_TITLES.items()),
+        columns=tuple(Column(reading, title, group="Mulmix") for reading, title in readings.items()),
+        cells=tuple(cells),
+        corner="Data",
+    )
+
+
 def quick() -> Layout:
     common = ("experiment=quick",)
     methods = _synthetic_methods(method for method in METHOD_TITLES if method != "unimodal")
@@ -236,4 +264,6 @@ def quick() -> Layout:
     )
 
 
-LAYOUTS = {layout.name: layout for layout in (table_1(), appendix_b(), table_1_data_seeds(), quick())}
+LAYOUTS = {
+    layout.name: layout for layout in (table_1(), table_1_data_seeds(), table_1_readings(), appendix_b(), quick())
+}

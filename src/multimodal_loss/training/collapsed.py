@@ -80,7 +80,7 @@ class CollapsedStack:
         self._inputs = [SharedInput(x.to(device), columns) for x in train.inputs]
         self._target = train.target.to(device)
         self._validation: tuple[list[SharedInput], Tensor] | None = None
-        self._steps_taken = 0
+        self._steps_taken = torch.zeros((), device=device)
         self._optimizers = []
         for replicate in replicates:
             replicate.backbone.to(device)
@@ -134,13 +134,13 @@ class CollapsedStack:
     @torch.no_grad()
     def step(self) -> Tensor:
         losses, gradient = self._fuse(self._scores(self._inputs, len(self._target)))
-        self._steps_taken += 1
         backbone_gradients = []
         for m, x in enumerate(self._inputs):
             of_contrasts = gradient[:, m, -len(self._contrast) :]
             map_gradient = x.map_gradient(of_contrasts.flatten(0, 1)).view_as(self._maps[m])
             backbone_gradients.append(self._layer_gradients(m, map_gradient, of_contrasts.sum(2)))
         self._update(backbone_gradients)
+        self._steps_taken += 1
         self._collapse()
         return losses
 
@@ -226,7 +226,7 @@ class CollapsedStack:
             moments[0],
             moments[1],
             [],
-            [torch.tensor(self._steps_taken - 1.0, device=self._device) for _ in parameters],
+            list(self._steps_taken.expand(len(parameters)).clone().unbind()),  # counted up by the call
             fused=True,
             amsgrad=False,
             beta1=options.betas[0],
@@ -262,12 +262,17 @@ class CollapsedStack:
 
     def state_dict(self) -> dict[str, Any]:
         optimizers = {p: o.state_dict() for p in self.active if (o := self._optimizers[p]) is not None}
-        return {"active": self.active, "steps": self._steps_taken, "moments": self._moments, "optimizers": optimizers}
+        return {
+            "active": self.active,
+            "steps": int(self._steps_taken),
+            "moments": self._moments,
+            "optimizers": optimizers,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.active = list(state["active"])
         self._stack_weights()
-        self._steps_taken = state["steps"]
+        self._steps_taken.fill_(state["steps"])
         for own, saved in zip(self._moments, state["moments"], strict=True):
             for tensor, value in zip(own, saved, strict=True):
                 tensor.copy_(value)
