@@ -25,7 +25,7 @@ def test_every_linked_file_exists() -> None:
 
 def test_every_make_target_that_is_named_exists() -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
-    named = set(re.findall(r"make ([a-z][a-z0-9-]+)", README))
+    named = set(re.findall(r"(?:^|`)make ([a-z][a-z0-9-]+)", README, flags=re.M))
     assert named
     assert named <= targets
 

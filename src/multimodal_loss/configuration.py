@@ -11,6 +11,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -134,9 +135,11 @@ def _is_group(key: str) -> bool:
 
 
 def _chosen(override: Any) -> list[str]:
+    if override.value_type in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
+        return [str(name) for name in override.sweep_string_iterator()]
+    if override.is_sweep_override():  # what a glob finds exists
+        return []
     value = override.value()
-    if override.is_sweep_override():
-        return [str(v) for v in override.sweep_string_iterator()] if override.is_choice_sweep() else []
     return [] if value is None else [str(value)]
 
 
