@@ -237,10 +237,10 @@ def table_1_readings() -> Layout:
     ]
     return Layout(
         name="table_1_readings",
-        title="Other readings of what the paper leaves open",
+        title="Table 1 under other readings",
         description=(
-            "Test accuracy in percent. The paper does not say how Mulmix forms a mixture from unimodal outputs: Table 1 "
-            "adds their log-probabilities, here the softmax outputs themselves are added, as in SUM + CE. Nor does it "
+            "Test accuracy in percent. The paper does not say how Mulmix forms a mixture from unimodal outputs: Table 1"
+            " adds their log-probabilities, here the softmax outputs themselves are added, as in SUM + CE. Nor does it "
             "say whether a softmax precedes the cross-entropy of a unimodal network: in Table 1 yes, here no."
         ),
         command="make extra-readings",
