@@ -21,7 +21,7 @@ from multimodal_loss.datasets import MultimodalData, Split
 from multimodal_loss.training.collapsed import CollapsedStack
 from multimodal_loss.training.loop import EarlyStopping
 from multimodal_loss.training.replicate import OptimizerOptions, Replicate, make_replicate
-from multimodal_loss.training.stack import ModuleStack, Stack
+from multimodal_loss.training.stack import ModuleStack
 
 FUSIONS = {
     "sum_ce": fusions.SumCrossEntropy,
@@ -49,13 +49,13 @@ def replicates(data: MultimodalData, fusion: str, number: int) -> list[Replicate
             None,
             data,
             lambda d: MLP(d.feature_shapes, len(d.classes)),
-            lambda d: FUSIONS[fusion](len(d.classes), len(d.modalities)),
+            FUSIONS[fusion],
         )
         for seed in range(number)
     ]
 
 
-def epoch(stack: Stack, stopping: list[EarlyStopping]) -> None:
+def epoch(stack: ModuleStack | CollapsedStack, stopping: list[EarlyStopping]) -> None:
     for rule, loss in zip(stopping, stack.step().tolist(), strict=True):
         rule.should_stop(loss)
 
@@ -77,8 +77,8 @@ def main() -> None:
     data, options, device = random_data(arguments.rows, 2_000, 3), OptimizerOptions(lr=5e-4), torch.device("cpu")
     print(f"{arguments.rows:,} rows x 3 modalities x 2,000 features, float32, {arguments.threads} thread(s), medians")
     for fusion in arguments.fusion:
-        ordinary: Stack = ModuleStack(replicates(data, fusion, 1), options, "probabilities", device)
-        fast: Stack = CollapsedStack(replicates(data, fusion, SEEDS), options, "probabilities", device)
+        ordinary = ModuleStack(replicates(data, fusion, 1), options, "probabilities", device)
+        fast = CollapsedStack(replicates(data, fusion, SEEDS), options, "probabilities", device)
         rules = [EarlyStopping(1e-4, 10**9) for _ in range(SEEDS)]
         for stack, number in ((ordinary, 1), (fast, SEEDS)):  # warm up: threads, memory, kernels
             epoch(stack, rules[:number])

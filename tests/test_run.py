@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import DictConfig
 
 from conftest import run_training
 from multimodal_loss import train as train_module
@@ -17,6 +18,7 @@ from multimodal_loss.datasets import SyntheticDataset
 from multimodal_loss.errors import UserError
 from multimodal_loss.results.metrics import compute_metrics
 from multimodal_loss.train import FailedRun, run
+from multimodal_loss.training.replicate import Replicate
 
 
 def result_of(path: Path) -> dict[str, Any]:
@@ -32,6 +34,7 @@ def test_a_run_directory_holds_what_the_contract_says(tiny: list[str]) -> None:
     assert result["dataset"] == {
         "name": "synthetic",
         "modalities": ["m1", "m2", "m3"],
+        "inputs": ["m1", "m2", "m3"],
         "classes": ["0", "1"],
         "sizes": {"train": 80, "validation": 20, "test": 60},
     }
@@ -57,13 +60,20 @@ def test_a_run_directory_holds_what_the_contract_says(tiny: list[str]) -> None:
     assert len(history) == 1 + 2 * 40
 
 
+def fresh_replicates(config: DictConfig) -> list[Replicate]:
+    """The replicates of a config before training."""
+    values, dataset = resolved(config), train_module.make_dataset(config)
+    plan = train_module.plan_replicates(values, dataset)
+    return [train_module.make_planned(config, values, dataset, planned) for planned in plan]
+
+
 def test_stored_predictions_are_those_of_the_checkpoint(tiny: list[str]) -> None:
     """Backbone and fusion, rebuilt from the config and the checkpoint alone, give the stored probabilities."""
     config = compose_config([*tiny, "fusion=nn_ce"])
     directory = run(config)
     checkpoint = torch.load(directory.checkpoint, weights_only=True)
     predictions = np.load(directory.predictions)
-    for replicate in train_module.make_replicates(config, resolved(config)):
+    for replicate in fresh_replicates(config):
         replicate.load_state_dict(checkpoint["replicates"][replicate.number])
         again = train_module.predict(replicate, replicate.data.test, "probabilities", torch.device("cpu"))
         np.testing.assert_array_equal(again["fused"], predictions[f"{replicate.number}/fused"])
@@ -74,7 +84,7 @@ def test_stored_predictions_are_those_of_the_checkpoint(tiny: list[str]) -> None
 def test_fusion_parameters_are_trained_and_stored(tiny: list[str], fusion: str, path: str) -> None:
     config = compose_config([*tiny, f"fusion={fusion}", f"trainer.path={path}"])
     checkpoint = torch.load(run(config).checkpoint, weights_only=True)
-    for fresh in train_module.make_replicates(config, resolved(config)):
+    for fresh in fresh_replicates(config):
         stored = checkpoint["replicates"][fresh.number]["fusion"]
         assert stored.keys() == dict(fresh.fusion.named_parameters()).keys()
         for name, value in fresh.fusion.named_parameters():

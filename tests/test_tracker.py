@@ -7,7 +7,7 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -239,16 +239,15 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[FakeRun]:
     return runs
 
 
-def make(run_path: Path, **changes: Any) -> trackers.Tracker:
+def make(run_path: Path, numbers: Sequence[int] = (0, 1), folds: str | None = None) -> trackers.Tracker:
     values: dict[str, Any] = {
         "tracker": {"name": "wandb", "mode": "offline", "project": "p", "entity": None, "dir": None, "tags": []},
         "experiment_name": None,
         "dataset": {"name": "synthetic"},
         "fusion": {"name": "sum_ce"},
-        "seeds": [0, 1],
-        "folds": None,
+        "folds": folds,
     }
-    return trackers.make_tracker(values | changes, run_path)
+    return trackers.make_tracker(values, numbers, run_path)
 
 
 RESULT = {"epochs": 7, "stopped": "no_progress", "metrics": {"test": {"fused": {"AUC": None}, "modalities": {}}}}
@@ -284,22 +283,23 @@ def test_history_is_thinned_and_keeps_the_last_epoch(started: list[FakeRun], tmp
 
 def test_resumed_run_begins_with_the_history_before_the_kill(started: list[FakeRun], tmp_path: Path) -> None:
     rows = [f"{number},{epoch},{number + epoch / 10},0.5" for epoch in (1, 2, 3, 4) for number in (0, 1)]
+    del rows[-1]  # replicate 1 had stopped at the checkpoint, which held epoch 3
     (tmp_path / "history.csv").write_text("\n".join(["replicate,epoch,train_loss,seconds", *rows, ""]))
     tracker = make(tmp_path)
-    tracker.epoch(4, {0: 0.25}, 0.7)  # the checkpoint held epoch 3; replicate 1 had stopped by then
+    tracker.epoch(4, {0: 0.25}, 0.7)
     tracker.close()
     assert [run.resumed_from for run in started] == [3, 3]
     assert [row["train_loss"] for row in started[0].logged.values()] == [0.1, 0.2, 0.3, 0.25]
     assert [row["train_loss"] for row in started[1].logged.values()] == [1.1, 1.2, 1.3]
 
     killed_after_training = make(tmp_path)
-    finish(killed_after_training, {0: 4, 1: 4})
+    finish(killed_after_training, {0: 4, 1: 3})
     killed_after_training.close()
-    assert [list(run.logged) for run in started[2:]] == [[1, 2, 3, 4]] * 2
+    assert [list(run.logged) for run in started[2:]] == [[1, 2, 3, 4], [1, 2, 3]]
 
 
 def test_folds_are_the_replicates_where_there_are_folds(started: list[FakeRun], tmp_path: Path) -> None:
-    make(tmp_path, folds=[0, 4], seeds=[3]).close()
+    make(tmp_path, [0, 4], folds="auto").close()
     assert [run.options["name"] for run in started] == [f"{tmp_path.name} fold 0", f"{tmp_path.name} fold 4"]
     assert [run.options["config"]["replicate"] for run in started] == [0, 4]
 
@@ -320,7 +320,7 @@ def test_failed_and_interrupted_runs_say_so(started: list[FakeRun], tmp_path: Pa
 def test_every_wandb_run_is_finished_whatever_fails(
     started: list[FakeRun], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make(tmp_path, seeds=[1, 13]).close()  # the second does not start
+    make(tmp_path, [1, 13]).close()  # the second does not start
     assert [run.exit_code for run in started] == [1]
     assert capsys.readouterr().err.count("warning: ") == 1
 
@@ -344,9 +344,9 @@ def test_unknown_mode_names_the_valid_ones(tmp_path: Path) -> None:
         "tags": [],
     }
     with pytest.raises(UserError, match=r"tracker\.mode=onlin.*offline, online"):
-        make(tmp_path, tracker=options)
+        trackers.make_tracker({"tracker": options}, [0], tmp_path)
     with pytest.raises(UserError, match=r"tracker\.tags=\[x\]"):
-        make(tmp_path, tracker=options | {"mode": "offline", "tags": "x"})
+        trackers.make_tracker({"tracker": options | {"mode": "offline", "tags": "x"}}, [0], tmp_path)
 
 
 @pytest.mark.parametrize("found", [None, SimpleNamespace(origin=None)], ids=["nothing", "a folder named wandb"])

@@ -43,7 +43,7 @@ def toy_data(classes: int = 3, dtype: torch.dtype = torch.float64) -> Multimodal
 
 
 def replicates(data: MultimodalData, fusion: Callable[..., Fusion], number: int = 3) -> list[Replicate]:
-    classes, modalities = len(data.classes), len(data.modalities)
+    classes = len(data.classes)
     dtype = data.train.inputs[0].dtype
     return [
         make_replicate(
@@ -52,7 +52,7 @@ def replicates(data: MultimodalData, fusion: Callable[..., Fusion], number: int 
             None,
             data,
             lambda d: MLP(d.feature_shapes, classes, hidden=(12, 7, 5)),
-            lambda d: fusion(classes, modalities),
+            fusion,
             dtype,
         )
         for seed in range(number)
@@ -142,7 +142,7 @@ def test_first_epoch_losses_are_those_the_authors_printed(
     table_1_data: MultimodalData, stack: Callable[..., Stack], fusion: Callable[..., Fusion], authors: float
 ) -> None:
     """Seed 0, two noisy modalities."""
-    replicate = make_replicate(0, 0, None, table_1_data, lambda d: MLP(d.feature_shapes, 2), lambda d: fusion(2, 3))
+    replicate = make_replicate(0, 0, None, table_1_data, lambda d: MLP(d.feature_shapes, 2), fusion)
     loss = stack([replicate], OptimizerOptions(lr=5e-4), "probabilities", CPU).step()
     assert float(loss) == pytest.approx(authors, abs=0.002)
 

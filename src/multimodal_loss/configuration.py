@@ -35,6 +35,10 @@ NOT_HASHED = (
     "dataset.cache_dir",
     "dataset.default_data_seeds",
     "dataset.learning_rates",
+    "dataset.modules",
+    "dataset.logistic_C",
+    "dataset.how_to_get",
+    "store_training_outputs",
 )
 
 
@@ -71,6 +75,9 @@ def config_hash(config: dict[str, Any]) -> str:
     are.
     """
     content = json.loads(json.dumps(config))
+    dataset = content.get("dataset", {})
+    if isinstance(dataset.get("path"), str):  # which folder it is below data_dir, wherever that lies
+        dataset["path"] = dataset["path"].removeprefix(f"{content.get('data_dir')}/")
     for key in NOT_HASHED:
         *parents, last = key.split(".")
         node = content

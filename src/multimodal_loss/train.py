@@ -10,8 +10,9 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hydra
 import torch
@@ -23,13 +24,37 @@ from multimodal_loss.datasets import Dataset, MultimodalData
 from multimodal_loss.errors import UserError, require_number
 from multimodal_loss.fusion import Fusion
 from multimodal_loss.results.run_directory import RunDirectory, WriteError, git_state, hardware, now, package_versions
-from multimodal_loss.trackers import Tracker, make_tracker
+from multimodal_loss.trackers import NoTracker, Tracker, make_tracker
 from multimodal_loss.training.collapsed import CollapsedStack, can_collapse
-from multimodal_loss.training.evaluate import metrics_of, predict, proxy_counts
-from multimodal_loss.training.loop import Interrupted, LoopOptions, TrainingError, TrainingState, save_checkpoint, train
+from multimodal_loss.training.evaluate import fit_ensemble, metrics_of, predict, proxy_counts, training_outputs
+from multimodal_loss.training.logistic import train_logistic
+from multimodal_loss.training.loop import (
+    Interrupted,
+    LoopOptions,
+    Observer,
+    TrainingError,
+    TrainingState,
+    resume,
+    save_checkpoint,
+    train,
+)
 from multimodal_loss.training.progress import Progress
 from multimodal_loss.training.replicate import OptimizerOptions, Replicate, make_replicate
-from multimodal_loss.training.stack import ModuleStack, Stack
+from multimodal_loss.training.stack import MiniBatchStack, ModuleStack, Stack
+
+# Keys of a dataset's config that are for others: names, and what other groups interpolate.
+NOT_DATASET_OPTIONS = (
+    *(
+        "name",
+        "run_name",
+        "default_folds",
+        "default_data_seeds",
+        "learning_rates",
+        "modules",
+        "logistic_C",
+        "how_to_get",
+    ),
+)
 
 # Jobs of a sweep may run in other processes: each appends the exit code of its failure to the file named here.
 FAILURES = "MULTIMODAL_LOSS_FAILURES"
@@ -65,6 +90,14 @@ def _hydra_main(config: DictConfig) -> None:
 def _complain(error: Exception, code: int) -> int:
     print(f"error: {error}", file=sys.stderr, flush=True)
     return code
+
+
+class Planned(NamedTuple):
+    """A replicate before anything is loaded or drawn; `number` names it in every file."""
+
+    number: int
+    seed: int
+    fold: int | None
 
 
 class FailedRun(UserError):
@@ -106,17 +139,23 @@ def choose_device(name: str) -> torch.device:
 def _train(config: DictConfig, values: dict[str, Any], directory: RunDirectory, device: torch.device) -> None:
     directory.write_text("config.yaml", OmegaConf.to_yaml(config, resolve=True))
     result = _provenance(values, device)
-    tracker = make_tracker(values, directory.path)
+    tracker: Tracker = NoTracker()
     try:
-        replicates = make_replicates(config, values)
-        result["dataset"] = _describe(values, replicates[0].data)
-        state = _fit(values, replicates, directory, device, tracker)
+        dataset = make_dataset(config)
+        plan = plan_replicates(values, dataset)
+        tracker = make_tracker(values, [planned.number for planned in plan], directory.path)
         predictions: dict[int, Any] = {}
-        for replicate in replicates:
-            report = _evaluate(replicate, values, device, predictions)
-            result["replicates"].append({**_identity(replicate), **state.stopped[replicate.number], **report})
+        state = resume(directory)
+        with Progress(values["name"], enabled=values["progress"]) as progress:
+            for group in replicate_groups(config, values, dataset, plan):
+                state = _fit(values, group, directory, device, [progress, tracker], state)
+                result.setdefault("dataset", _describe(values, group[0]))
+                for replicate in group:
+                    report = _evaluate(replicate, values, device, predictions)
+                    result["replicates"].append({**_identity(replicate), **state.stopped[replicate.number], **report})
+                state.keep(group)
         directory.write_predictions(predictions)
-        save_checkpoint(directory, replicates, None, state)
+        save_checkpoint(directory, [], None, state)
         result.update(status="done", ended=now())
         directory.write_result(result)
         tracker.finish(result, predictions)
@@ -128,31 +167,78 @@ def _train(config: DictConfig, values: dict[str, Any], directory: RunDirectory, 
         tracker.close()
 
 
-def make_replicates(config: DictConfig, values: dict[str, Any]) -> list[Replicate]:
-    """Load the data and draw every replicate's initial weights from its own seed."""
-    dataset: Dataset = _build(
-        _without(config.dataset, "name", "run_name", "default_data_seeds", "learning_rates"), "dataset"
-    )
+def make_dataset(config: DictConfig) -> Dataset:
+    dataset: Dataset = _build(_without(config.dataset, *NOT_DATASET_OPTIONS), "dataset")
+    return dataset
+
+
+def plan_replicates(values: dict[str, Any], dataset: Dataset) -> list[Planned]:
+    """A replicate a seed where there is one split, otherwise a replicate a fold, all with the first seed."""
+    seeds, folds = _numbers("seeds", values["seeds"]), values["folds"]
+    if folds == "auto":
+        folds = None if dataset.num_folds is None else list(range(dataset.num_folds))
+    if folds is None:
+        return [Planned(seed, seed, None) for seed in seeds]
+    if dataset.num_folds is None:
+        raise UserError(f"folds={folds}: this dataset has one fixed split; leave folds null and choose seeds")
+    numbers = _numbers("folds", folds)
+    if max(numbers) >= dataset.num_folds:
+        raise UserError(f"folds={folds}: this dataset has folds 0 to {dataset.num_folds - 1}")
+    return [Planned(fold, seeds[0], fold) for fold in numbers]
+
+
+def replicate_groups(
+    config: DictConfig, values: dict[str, Any], dataset: Dataset, plan: list[Planned]
+) -> Iterator[list[Replicate]]:
+    """Replicates that train together: all where the collapsed product holds, otherwise each when its turn comes.
+
+    Every replicate's initial weights are drawn from its own seed.
+    """
+    if plan[0].fold is not None or values["trainer"]["batch_size"] is not None:
+        yield from ([make_planned(config, values, dataset, planned)] for planned in plan)
+        return
+    replicates = [make_planned(config, values, dataset, planned) for planned in plan]
+    if _together(values, replicates):
+        yield replicates
+    else:
+        yield from ([replicate] for replicate in replicates)
+
+
+def _together(values: dict[str, Any], replicates: list[Replicate]) -> bool:
+    return values["trainer"]["path"] == "auto" and _optimizer(values, 0).is_plain_adam and can_collapse(replicates)
+
+
+def make_planned(config: DictConfig, values: dict[str, Any], dataset: Dataset, planned: Planned) -> Replicate:
+    """Load a replicate's data and build it."""
 
     def make_backbone(data: MultimodalData) -> torch.nn.Module:
-        node = _without(config.backbone, "name")
+        options = {k: of_replicate(v, planned.number) if k == "modules" else v for k, v in values["backbone"].items()}
+        node = _without(OmegaConf.create(options), "name")
         backbone: torch.nn.Module = _build(
             node, "backbone", feature_shapes=data.feature_shapes, num_classes=len(data.classes)
         )
         return backbone
 
-    def make_fusion(data: MultimodalData) -> Fusion:
+    def make_fusion(num_classes: int, num_modalities: int) -> Fusion:
         node = _without(config.fusion, "name", "input", "proxy_lr_multiplier")
-        fusion: Fusion = _build(node, "fusion", num_classes=len(data.classes), num_modalities=len(data.modalities))
+        fusion: Fusion = _build(node, "fusion", num_classes=num_classes, num_modalities=num_modalities)
         return fusion
 
-    seeds, folds = _numbers(values, "seeds"), None if values["folds"] is None else _numbers(values, "folds")
-    numbered = [(seed, seed, None) for seed in seeds] if folds is None else [(fold, seeds[0], fold) for fold in folds]
-    return [make_replicate(n, seed, fold, dataset.load(fold), make_backbone, make_fusion) for n, seed, fold in numbered]
+    data = dataset.load(planned.fold)
+    return make_replicate(planned.number, planned.seed, planned.fold, data, make_backbone, make_fusion)
 
 
-def _numbers(values: dict[str, Any], key: str) -> list[int]:
-    numbers = values[key] if isinstance(values[key], list) else [values[key]]
+def of_replicate(value: Any, number: int) -> Any:
+    """A value that may be given once or as a list with one for each fold."""
+    if not isinstance(value, list):
+        return value
+    if number >= len(value):
+        raise UserError(f"{value}: the list has no entry for fold {number}; give one number, or one for each fold")
+    return value[number]
+
+
+def _numbers(key: str, value: Any) -> list[int]:
+    numbers = value if isinstance(value, list) else [value]
     for number in numbers:
         require_number(key, number, integer=True)
     if not numbers or len(set(numbers)) < len(numbers):
@@ -181,17 +267,36 @@ def _build(node: DictConfig, group: str, **extra: Any) -> Any:
         raise
 
 
-def _fit(
-    values: dict[str, Any], replicates: list[Replicate], directory: RunDirectory, device: torch.device, tracker: Tracker
-) -> TrainingState:
-    trainer, kind = values["trainer"], values["fusion"]["input"]
-    optimizer = OptimizerOptions(
-        lr=trainer["lr"],
+def _optimizer(values: dict[str, Any], number: int) -> OptimizerOptions:
+    trainer = values["trainer"]
+    return OptimizerOptions(
+        lr=of_replicate(trainer["lr"], number),
         weight_decay=trainer["weight_decay"],
         betas=tuple(trainer["betas"]),
         eps=trainer["eps"],
         proxy_lr_multiplier=values["fusion"]["proxy_lr_multiplier"],
+        name=trainer["optimizer"],
+        alpha=trainer["alpha"],
+        lr_decay=trainer["lr_decay"],
+        lr_decay_epochs=trainer["lr_decay_epochs"],
     )
+
+
+def _fit(
+    values: dict[str, Any],
+    group: list[Replicate],
+    directory: RunDirectory,
+    device: torch.device,
+    observers: list[Observer],
+    state: TrainingState,
+) -> TrainingState:
+    trainer, kind = values["trainer"], values["fusion"]["input"]
+    _require_choice("trainer.path", trainer["path"], ("auto", "ordinary", "logistic"))
+    _require_choice("fusion.input", kind, ("probabilities", "logits"))
+    if trainer["path"] == "logistic":
+        (replicate,) = group
+        state.stopped[replicate.number] = train_logistic(replicate, trainer["C"])
+        return state
     options = LoopOptions(
         trainer["max_epochs"],
         trainer["min_delta"],
@@ -199,22 +304,31 @@ def _fit(
         values["checkpoint_seconds"],
         trainer["monitor"],
     )
-    _require_choice("trainer.path", trainer["path"], ("auto", "ordinary"))
-    _require_choice("fusion.input", kind, ("probabilities", "logits"))
-    fast = trainer["path"] == "auto" and can_collapse(replicates)
-    stack: Stack = (CollapsedStack if fast else ModuleStack)(replicates, optimizer, kind, device)
-    with Progress(values["name"], enabled=values["progress"]) as progress:
-        return train(replicates, stack, options, directory, [progress, tracker])
+    optimizer = _optimizer(values, group[0].number)
+    stack: Stack
+    if trainer["batch_size"] is not None:
+        (replicate,) = group
+        stack = MiniBatchStack(replicate, optimizer, kind, device, trainer["batch_size"])
+    elif _together(values, group):
+        stack = CollapsedStack(group, optimizer, kind, device)
+    else:
+        stack = ModuleStack(group, optimizer, kind, device)
+    return train(group, stack, options, directory, observers, state)
 
 
 def _evaluate(
     replicate: Replicate, values: dict[str, Any], device: torch.device, predictions: dict[int, Any]
 ) -> dict[str, Any]:
     kind, data = values["fusion"]["input"], replicate.data
+    replicate.backbone.to(device).eval()
+    replicate.fusion.to(device).eval()
+    fit_ensemble(replicate, device)
     test = predictions[replicate.number] = predict(replicate, data.test, kind, device)
-    metrics = {"test": metrics_of(test, data.modalities)}
+    metrics = {"test": metrics_of(test, replicate.score_names)}
     if data.validation is not None:
-        metrics["validation"] = metrics_of(predict(replicate, data.validation, kind, device), data.modalities)
+        metrics["validation"] = metrics_of(predict(replicate, data.validation, kind, device), replicate.score_names)
+    if values["store_training_outputs"]:
+        test |= training_outputs(replicate, kind, device)
     return {"metrics": metrics, "proxies": proxy_counts(replicate, kind, device)}
 
 
@@ -227,13 +341,21 @@ def _identity(replicate: Replicate) -> dict[str, Any]:
     }
 
 
-def _describe(values: dict[str, Any], data: MultimodalData) -> dict[str, Any]:
+def _describe(values: dict[str, Any], replicate: Replicate) -> dict[str, Any]:
+    """The dataset as the run saw it. `modalities` names the scores, `inputs` what they (or a joint one) come from."""
+    data = replicate.data
     sizes = {
         "train": len(data.train),
         "validation": len(data.validation) if data.validation else 0,
         "test": len(data.test),
     }
-    return {"name": values["dataset"]["name"], "modalities": data.modalities, "classes": data.classes, "sizes": sizes}
+    return {
+        "name": values["dataset"]["name"],
+        "modalities": replicate.score_names,
+        "inputs": data.modalities,
+        "classes": data.classes,
+        "sizes": sizes,
+    }
 
 
 def _provenance(values: dict[str, Any], device: torch.device) -> dict[str, Any]:

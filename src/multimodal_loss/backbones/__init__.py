@@ -1,5 +1,7 @@
 """Modality inputs to scores (B, M, C), one file per backbone."""
 
+from multimodal_loss.backbones.linear import Linear
 from multimodal_loss.backbones.mlp import MLP
+from multimodal_loss.backbones.moma import MOMA
 
-__all__ = ["MLP"]
+__all__ = ["MLP", "MOMA", "Linear"]

@@ -148,6 +148,8 @@ class SyntheticDataset:
         cache_dir: where the arrays live; None generates in memory.
     """
 
+    num_folds = None
+
     def __init__(
         self,
         data_seed: int,

@@ -3,6 +3,7 @@
 from multimodal_loss.fusion.base import Fusion
 from multimodal_loss.fusion.mulmix import Mulmix
 from multimodal_loss.fusion.multimodal import MultiModalLoss
+from multimodal_loss.fusion.multitask import Multitask
 from multimodal_loss.fusion.nn_ce import NeuralCrossEntropy
 from multimodal_loss.fusion.proxy_anchor import ProxyAnchor
 from multimodal_loss.fusion.soft_triple import SoftTriple
@@ -14,6 +15,7 @@ __all__ = [
     "Fusion",
     "Mulmix",
     "MultiModalLoss",
+    "Multitask",
     "NeuralCrossEntropy",
     "ProxyAnchor",
     "SoftTriple",

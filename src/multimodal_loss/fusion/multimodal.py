@@ -96,6 +96,10 @@ class MultiModalLoss(Fusion):
         groups = [_count_groups(of_class[kept][:, kept] > 0.99) for of_class, kept in zip(cosine, alive, strict=True)]
         return {"alive": alive.sum(dim=1).tolist(), "used": used.sum(dim=1).tolist(), "distinct": groups}
 
+    def effective_proxies(self) -> Tensor:
+        """The proxies as they enter the formulas, (C, K, M, C): for "released" clamped at 0 and of length 1."""
+        return self._effective_proxies().view_as(self.proxies)
+
     def _has_fused_loss(self) -> bool:
         """Whether the options are those that `multimodal_fused` covers: all but the ablations and extreme gammas."""
         options = (self.variant, self.attention, self.class_score)

@@ -6,7 +6,7 @@ mend before training starts (an unknown mode, a package that is not installed) i
 
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -101,8 +101,8 @@ class Guarded:
         self._failed = True
 
 
-def make_tracker(config: dict[str, Any], run_path: Path) -> Tracker:
-    """The tracker that the resolved config names, for the run in `run_path`.
+def make_tracker(config: dict[str, Any], numbers: Sequence[int], run_path: Path) -> Tracker:
+    """The tracker that the resolved config names, for the replicates of the run in `run_path`.
 
     Raises UserError for a value that it does not know or a package that is not installed.
     """
@@ -117,7 +117,7 @@ def make_tracker(config: dict[str, Any], run_path: Path) -> Tracker:
         # Only here: training without a tracker imports neither wandb nor matplotlib.
         from multimodal_loss.trackers.wandb_tracker import WandbTracker
 
-        return WandbTracker(config, run_path)
+        return WandbTracker(config, numbers, run_path)
 
     return Guarded("wandb", start)
 

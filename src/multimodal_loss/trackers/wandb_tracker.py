@@ -1,8 +1,8 @@
 """Weights & Biases: one W&B run per replicate.
 
-All replicates of a run train together, so as many W&B runs are open at once (`reinit="create_new"`). A run that is
-resumed after a kill gets new W&B runs, which begin with the history of the epochs before the kill: every W&B run that
-finishes shows a whole curve, offline as online. W&B's own `resume` needs its server, and what was still in W&B's
+Replicates may train together, so as many W&B runs are open at once (`reinit="create_new"`). A run that is resumed after
+a kill gets new W&B runs, which begin with the history of the epochs before the kill: every W&B run that finishes shows
+a whole curve, offline as online. W&B's own `resume` needs its server, and what was still in W&B's
 buffers at the kill would be lost.
 """
 
@@ -11,7 +11,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -62,24 +62,24 @@ def whereabouts(run: wandb.Run, folder: Path) -> str:
 class WandbTracker:
     """tracker=wandb. Raises whatever wandb raises; `trackers.Guarded` keeps that from training."""
 
-    def __init__(self, config: dict[str, Any], run_path: Path) -> None:
+    def __init__(self, config: dict[str, Any], numbers: Sequence[int], run_path: Path) -> None:
         self._history = run_path / "history.csv"
         self._runs: dict[int, wandb.Run] = {}
         self._unlogged: dict[int, tuple[int, float, float]] = {}  # the latest epoch of a replicate, if it is not logged
         self._heard = False
         self._status = "interrupted"
         try:
-            self._start(config, run_path)
+            self._start(config, numbers, run_path)
         except BaseException:
             self.close()
             raise
 
-    def _start(self, config: dict[str, Any], run_path: Path) -> None:
+    def _start(self, config: dict[str, Any], numbers: Sequence[int], run_path: Path) -> None:
         options = config["tracker"]
         folder = Path(options["dir"] or run_path).absolute()
         group = "/".join([config["experiment_name"] or "adhoc", config["dataset"]["name"], config["fusion"]["name"]])
-        kind, numbers = ("seed", config["seeds"]) if config["folds"] is None else ("fold", config["folds"])
-        for number in dict.fromkeys(numbers):
+        kind = "seed" if config["folds"] is None else "fold"
+        for number in numbers:
             self._runs[number] = start_run(
                 options["mode"],
                 folder,
@@ -97,7 +97,7 @@ class WandbTracker:
 
     def epoch(self, epoch: int, losses: dict[int, float], seconds: float) -> None:
         if not self._heard:
-            self._continue_from(epoch - 1)
+            self._continue_from(dict.fromkeys(losses, epoch - 1))
         for number, loss in losses.items():
             self._unlogged[number] = epoch, loss, seconds
             if is_logged(epoch):
@@ -105,7 +105,7 @@ class WandbTracker:
 
     def finish(self, result: Mapping[str, Any], predictions: Mapping[int, Mapping[str, Any]]) -> None:
         if not self._heard:  # killed after its last epoch
-            self._continue_from(max(replicate["epochs"] for replicate in result["replicates"]))
+            self._continue_from({})
         for replicate in result["replicates"]:
             self._runs[replicate["replicate"]].summary.update(dict(_summary(replicate)))
         self._status = "done"
@@ -130,19 +130,21 @@ class WandbTracker:
                 stack.callback(self._log_latest, number)
         self._runs = {}
 
-    def _continue_from(self, epoch: int) -> None:
-        """Before the first event: the epochs before this process, which the run directory keeps."""
+    def _continue_from(self, last: Mapping[int, int]) -> None:
+        """Before the first event: the epochs before this process, which the run directory keeps.
+
+        `last` is the last epoch at the checkpoint of replicates that still train; the others have ended or not begun.
+        """
         self._heard = True
-        if epoch == 0:
+        if not self._history.exists():
             return
-        for run in self._runs.values():
-            run.config.update({"resumed_from_epoch": epoch}, allow_val_change=True)
         with open(self._history, newline="") as file:
-            for row in csv.DictReader(file):
-                number, before = int(row["replicate"]), int(row["epoch"])
-                if before <= epoch:
-                    self._unlogged[number] = before, float(row["train_loss"]), float(row["seconds"])
-                    self._log_latest(number)
+            rows = [(int(row["replicate"]), int(row["epoch"]), row) for row in csv.DictReader(file)]
+        for number, epoch, row in rows:
+            if number in self._runs and epoch <= last.get(number, epoch):
+                self._runs[number].config.update({"resumed_from_epoch": epoch}, allow_val_change=True)
+                self._unlogged[number] = epoch, float(row["train_loss"]), float(row["seconds"])
+                self._log_latest(number)
 
     def _log_latest(self, number: int) -> None:
         """Those that history keeps: the logged epochs and, at the end, a replicate's last one."""

@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from multimodal_loss.backbones import MLP
+from multimodal_loss.training.evaluate import validation_split, validation_value
 from multimodal_loss.training.replicate import FusionInput, OptimizerOptions, Replicate, fusion_input
-from multimodal_loss.training.stack import validation_split
 
 
 def can_collapse(replicates: Sequence[Replicate]) -> bool:
@@ -86,7 +86,7 @@ class CollapsedStack:
             replicate.backbone.to(device)
             replicate.fusion.to(device)
             groups = options.fusion_groups(replicate.fusion)
-            self._optimizers.append(options.adam(groups) if groups else None)
+            self._optimizers.append(options.make(groups) if groups else None)
         self._stack_weights()
 
     # --- weights
@@ -144,15 +144,23 @@ class CollapsedStack:
         self._collapse()
         return losses
 
+    def validation_values(self, monitor: str) -> list[float]:
+        if monitor == "validation_loss":
+            return self._validation_losses()
+        self.synchronise()
+        replicates = [self._replicates[position] for position in self.active]
+        return [validation_value(r, monitor, self._kind, self._device) for r in replicates]
+
     @torch.no_grad()
-    def validation_losses(self) -> Tensor:
+    def _validation_losses(self) -> list[float]:
         if self._validation is None:
             split = validation_split(self._replicates[0]).to(self._device)
             columns = len(self._replicates) * len(self._contrast)
             self._validation = [SharedInput(x, columns) for x in split.inputs], split.target
         inputs, target = self._validation
         scores = fusion_input(self._scores(inputs, len(target)), self._kind, dim=2).permute(0, 3, 1, 2)
-        return torch.stack([self._replicates[p].fusion(scores[i], target) for i, p in enumerate(self.active)])
+        losses = [self._replicates[p].fusion(scores[i], target) for i, p in enumerate(self.active)]
+        return [float(loss) for loss in losses]
 
     def _scores(self, inputs: Sequence[SharedInput], samples: int) -> Tensor:
         """Scores (R, M, C, B): with samples last, a softmax over two classes takes 0.3 ms where it takes 16 ms over the

@@ -1,49 +1,95 @@
-"""Test and validation predictions of trained replicates, and their metrics."""
+"""Predictions of replicates and their metrics, and what is fitted to the training predictions once training is over."""
 
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import f1_score
+from torch import Tensor
 
 from multimodal_loss.datasets.base import Split
-from multimodal_loss.fusion import MultiModalLoss
+from multimodal_loss.errors import UserError
+from multimodal_loss.fusion import MultiModalLoss, Multitask
 from multimodal_loss.results.metrics import compute_metrics
+from multimodal_loss.training.logistic import fit_logistic
 from multimodal_loss.training.replicate import FusionInput, Replicate, fusion_input
 
-BATCH = 2_000
+BATCH = 500  # samples at a time: a window's activations in DeepConvLSTM take half a megabyte
 
 
 @torch.no_grad()
-def scores_of(replicate: Replicate, split: Split, device: torch.device) -> torch.Tensor:
+def scores_of(replicate: Replicate, split: Split, device: torch.device) -> Tensor:
     """Scores (N, M, C) on `device`, computed in batches so that activations stay small."""
+    was_training = replicate.backbone.training
     replicate.backbone.eval()
     starts = range(0, len(split), BATCH)
-    return torch.cat([replicate.backbone([x[i : i + BATCH].to(device) for x in split.inputs]) for i in starts])
+    scores = [replicate.backbone([x.to(device) for x in split.rows(slice(i, i + BATCH))]) for i in starts]
+    replicate.backbone.train(was_training)
+    return torch.cat(scores)
 
 
 @torch.no_grad()
 def predict(replicate: Replicate, split: Split, kind: FusionInput, device: torch.device) -> dict[str, NDArray[Any]]:
     """`target` (N,), and the probabilities `fused` (N, C) and `modalities` (N, M, C)."""
     scores = scores_of(replicate, split, device)
-    replicate.fusion.eval()
     inputs = fusion_input(scores, kind)
     fused = torch.cat([replicate.fusion.probabilities(part) for part in inputs.split(BATCH)])
     return {
-        "target": split.target.numpy(),
+        "target": split.target.cpu().numpy(),
         "fused": fused.float().cpu().numpy(),
         "modalities": scores.softmax(-1).float().cpu().numpy(),
     }
 
 
-def metrics_of(prediction: dict[str, NDArray[Any]], modalities: tuple[str, ...]) -> dict[str, Any]:
-    """Metrics of the fused prediction and of every modality's own."""
+def metrics_of(prediction: dict[str, NDArray[Any]], names: tuple[str, ...]) -> dict[str, Any]:
+    """Metrics of the fused prediction and of every score's own."""
     target = prediction["target"]
-    per_modality = {name: prediction["modalities"][:, m] for m, name in enumerate(modalities)}
+    per_modality = {name: prediction["modalities"][:, m] for m, name in enumerate(names)}
     return {
         "fused": compute_metrics(target, prediction["fused"]),
         "modalities": {name: compute_metrics(target, np.ascontiguousarray(p)) for name, p in per_modality.items()},
     }
+
+
+def validation_split(replicate: Replicate) -> Split:
+    """The replicate's validation rows; a dataset without them cannot be monitored."""
+    if replicate.data.validation is None:
+        raise UserError("trainer.monitor: this dataset has no validation split; leave it null")
+    return replicate.data.validation
+
+
+@torch.no_grad()
+def validation_value(replicate: Replicate, monitor: str, kind: FusionInput, device: torch.device) -> float:
+    """The validation loss, or 1 minus the macro F1 (validation_FM): less is better."""
+    split = validation_split(replicate)
+    if monitor == "validation_loss":
+        scores = fusion_input(scores_of(replicate, split, device), kind)
+        return float(replicate.fusion(scores, split.target.to(device)))
+    prediction = predict(replicate, split, kind, device)
+    return 1.0 - float(f1_score(prediction["target"], prediction["fused"].argmax(1), average="macro", zero_division=0))
+
+
+def fit_ensemble(replicate: Replicate, device: torch.device) -> None:
+    """MOMA's second step, where the fusion asks for it: logistic regression on the modalities' probabilities."""
+    fusion = replicate.fusion
+    if not isinstance(fusion, Multitask) or fusion.ensemble != "logistic":
+        return
+    probabilities = scores_of(replicate, replicate.data.train, device).softmax(-1).flatten(1)
+    weight, bias = fit_logistic(probabilities.cpu(), replicate.data.train.target, fusion.num_classes, C=1.0)
+    fusion.set_ensemble(weight, bias)
+
+
+@torch.no_grad()
+def training_outputs(replicate: Replicate, kind: FusionInput, device: torch.device) -> dict[str, NDArray[Any]]:
+    """What the pictures of Appendix C need beside the test predictions: `train_target` (N,), `train_modalities`
+    (N, M, C), and for the MultiModal loss `proxies` (C, K, M, C) as they enter the formulas.
+    """
+    prediction = predict(replicate, replicate.data.train, kind, device)
+    outputs = {"train_target": prediction["target"], "train_modalities": prediction["modalities"]}
+    if isinstance(replicate.fusion, MultiModalLoss):
+        outputs["proxies"] = replicate.fusion.effective_proxies().float().cpu().numpy()
+    return outputs
 
 
 @torch.no_grad()

@@ -1,4 +1,8 @@
-"""The epoch loop: early stopping, history, checkpoints, signals. It knows no dataset, backbone or fusion."""
+"""The epoch loop: early stopping, history, checkpoints, signals. It knows no dataset, backbone or fusion.
+
+The replicates of a run train in groups, one group after another: all together where the fast path holds, otherwise each
+alone. `TrainingState` and the checkpoint span the whole run, so that a killed one continues in the group it was in.
+"""
 
 import copy
 import math
@@ -12,11 +16,14 @@ from types import FrameType
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from multimodal_loss.errors import UserError, require_number
 from multimodal_loss.results.run_directory import RunDirectory, write_atomically
 from multimodal_loss.training.replicate import Replicate
 from multimodal_loss.training.stack import Stack
+
+MONITORS = ("validation_loss", "validation_FM")
 
 
 class TrainingError(UserError):
@@ -58,14 +65,27 @@ class EarlyStopping:
 
 @dataclass
 class TrainingState:
-    """What a resumed run needs beside weights and moments. `stopped` says, by replicate number, why and when."""
+    """What a resumed run needs beside the weights of the group that trains now.
+
+    `epoch` and `seconds` are that group's. By replicate number: `stopping` of the group's replicates; `stopped`, why
+    and when each ended; `best`, weights where the best iterate is wanted; `weights`, of the replicates that are not in
+    the group but in the checkpoint.
+    """
 
     epoch: int = 0
     seconds: float = 0.0
     stopping: dict[int, EarlyStopping] = field(default_factory=dict)
     stopped: dict[int, dict[str, Any]] = field(default_factory=dict)
     history: list[tuple[float, float, float, float]] = field(default_factory=list)
-    best: dict[int, dict[str, Any]] = field(default_factory=dict)  # weights by number, where the best iterate is wanted
+    best: dict[int, dict[str, Any]] = field(default_factory=dict)
+    weights: dict[int, dict[str, Any]] = field(default_factory=dict)
+    stack: dict[str, Any] | None = None  # of the group that a checkpoint was written in
+    random: dict[str, Tensor] = field(default_factory=dict)  # torch's generators, by device type
+
+    def keep(self, replicates: Sequence[Replicate]) -> None:
+        """Take over the weights of a group that has ended, for the checkpoints of those that follow."""
+        on_cpu = torch.device("cpu")
+        self.weights |= {r.number: {k: _moved(v, on_cpu) for k, v in r.state_dict().items()} for r in replicates}
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -79,8 +99,8 @@ class TrainingState:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch, self.seconds, self.stopped = state["epoch"], state["seconds"], state["stopped"]
-        for number, (best, stale) in state["stopping"].items():
-            self.stopping[number].best, self.stopping[number].stale = best, stale
+        # min_delta and patience are the config's: `train` sets them.
+        self.stopping = {n: EarlyStopping(0.0, 1, best, stale) for n, (best, stale) in state["stopping"].items()}
         self.best = state["best"]
         self.history = [tuple(row) for row in state["history"].tolist()]
 
@@ -88,7 +108,7 @@ class TrainingState:
 @dataclass(frozen=True)
 class LoopOptions:
     """`checkpoint_seconds`: the most that a killed run loses. `monitor`: None for the training loss and the last
-    iterate; "validation_loss" to stop on that and end with the weights that had the best one.
+    iterate; one of MONITORS to stop on that and end with the weights that had the best one.
     """
 
     max_epochs: int
@@ -102,8 +122,10 @@ class LoopOptions:
         require_number("trainer.patience", self.patience, positive=True, integer=True)
         require_number("trainer.min_delta", self.min_delta)
         require_number("checkpoint_seconds", self.checkpoint_seconds)
-        if self.monitor not in (None, "validation_loss"):
-            raise UserError(f"trainer.monitor={self.monitor}: must be null (training loss) or validation_loss")
+        if self.monitor is not None and self.monitor not in MONITORS:
+            raise UserError(
+                f"trainer.monitor={self.monitor}: must be null (training loss) or one of {', '.join(MONITORS)}"
+            )
 
 
 def is_logged(epoch: int) -> bool:
@@ -117,29 +139,24 @@ def train(
     options: LoopOptions,
     run: RunDirectory,
     observers: Sequence[Observer] = (),
+    state: TrainingState | None = None,
 ) -> TrainingState:
-    """Train until every replicate has stopped, continuing from the run's checkpoint if there is one.
+    """Train one group of replicates until each has stopped, and return `state`, changed.
 
-    On return the replicates' modules hold the weights to evaluate. Raises TrainingError for a loss that is not
-    finite, Interrupted after SIGTERM or SIGINT (with the checkpoint written).
+    `state` is the run's: what `resume` gave, or this returned for the group before; None resumes. On return the
+    replicates' modules hold the weights to evaluate. Raises TrainingError for a loss that is not finite, Interrupted
+    after SIGTERM or SIGINT (with the checkpoint written).
     """
-    state = TrainingState(stopping={r.number: EarlyStopping(options.min_delta, options.patience) for r in replicates})
-    load_checkpoint(run, replicates, stack, state)
+    state = resume(run) if state is None else state
+    _enter_group(replicates, stack, options, state)
     with caught_signals() as caught:
         started = last_checkpoint = time.monotonic()
         before = state.seconds
         while stack.active:
-            numbers = [replicates[p].number for p in stack.active]
-            losses = dict(zip(numbers, stack.step().tolist(), strict=True))
-            state.epoch += 1
+            losses = stack.step()
             state.seconds = before + time.monotonic() - started
-            _check_finite(losses, state.epoch)
-            watched = losses
-            if options.monitor == "validation_loss":
-                watched = dict(zip(numbers, stack.validation_losses().tolist(), strict=True))
-            _retire_stopped(replicates, stack, state, losses, watched, options)
-            for observer in observers:
-                observer.epoch(state.epoch, losses, state.seconds)
+            if losses is not None:
+                _end_epoch(replicates, stack, options, state, losses, observers)
             if caught or time.monotonic() - last_checkpoint > options.checkpoint_seconds:
                 save_checkpoint(run, replicates, stack, state)
                 last_checkpoint = time.monotonic()
@@ -147,6 +164,46 @@ def train(
                 raise Interrupted(caught[0])
     stack.synchronise()
     return state
+
+
+def _enter_group(replicates: Sequence[Replicate], stack: Stack, options: LoopOptions, state: TrainingState) -> None:
+    """Begin the group, or make it what it was at the checkpoint: in the middle, or at its end."""
+    numbers = [r.number for r in replicates]
+    if not all(number in state.weights for number in numbers):
+        torch.manual_seed(replicates[0].seed)  # what dropout draws
+        state.epoch, state.seconds, state.best = 0, 0.0, {}
+        state.stopping = {number: EarlyStopping(options.min_delta, options.patience) for number in numbers}
+        return
+    for replicate in replicates:
+        replicate.load_state_dict(state.weights.pop(replicate.number))
+    if all(number in state.stopped for number in numbers):
+        stack.active = []
+        return
+    assert state.stack is not None
+    stack.load_state_dict(state.stack)
+    for stopping in state.stopping.values():
+        stopping.min_delta, stopping.patience = options.min_delta, options.patience
+    _set_random(state.random)
+
+
+def _end_epoch(
+    replicates: Sequence[Replicate],
+    stack: Stack,
+    options: LoopOptions,
+    state: TrainingState,
+    losses: Tensor,
+    observers: Sequence[Observer],
+) -> None:
+    numbers = [replicates[p].number for p in stack.active]
+    by_number = dict(zip(numbers, losses.tolist(), strict=True))
+    state.epoch += 1
+    _check_finite(by_number, state.epoch)
+    watched = by_number
+    if options.monitor is not None:
+        watched = dict(zip(numbers, stack.validation_values(options.monitor), strict=True))
+    _retire_stopped(replicates, stack, state, by_number, watched, options)
+    for observer in observers:
+        observer.epoch(state.epoch, by_number, state.seconds)
 
 
 def _retire_stopped(
@@ -212,33 +269,48 @@ def caught_signals() -> Iterator[list[int]]:
 def save_checkpoint(
     run: RunDirectory, replicates: Sequence[Replicate], stack: Stack | None, state: TrainingState
 ) -> None:
-    """Weights of backbone and fusion by replicate number, and what continuing needs; no stack: training is over."""
+    """Weights of backbone and fusion by replicate number, and what continuing needs; no stack: the group has ended."""
     if stack is not None:
         stack.synchronise()
     content: dict[str, Any] = {
-        "replicates": {r.number: r.state_dict() for r in replicates},
-        "training": {"state": state.state_dict(), "stack": None if stack is None else stack.state_dict()},
+        "replicates": {**state.weights, **{r.number: r.state_dict() for r in replicates}},
+        "training": {
+            "state": state.state_dict(),
+            "stack": None if stack is None else stack.state_dict(),
+            "random": _random(),
+        },
     }
     write_atomically(run.checkpoint, lambda file: torch.save(content, file))
     run.write_history(state.history)
 
 
-def load_checkpoint(run: RunDirectory, replicates: Sequence[Replicate], stack: Stack, state: TrainingState) -> None:
-    """Continue where the run's checkpoint left; do nothing if there is none."""
+def resume(run: RunDirectory) -> TrainingState:
+    """The state that the run's checkpoint holds; a fresh one if there is none."""
+    state = TrainingState()
     if not run.checkpoint.exists():
-        return
+        return state
     try:
-        device = next(replicates[0].backbone.parameters()).device
-        content = torch.load(run.checkpoint, map_location=device, weights_only=True)
-        weights, training = content["replicates"], content["training"]
+        content = torch.load(run.checkpoint, map_location="cpu", weights_only=True)
+        training = content["training"]
+        state.weights, state.stack, state.random = content["replicates"], training["stack"], training["random"]
+        state.load_state_dict(training["state"])
     except Exception as error:  # whatever a damaged file makes torch.load raise
         raise UserError(
             f"cannot read {run.checkpoint} ({type(error).__name__}); delete it to train this run from the start"
         ) from error
-    for replicate in replicates:
-        replicate.load_state_dict(weights[replicate.number])
-    state.load_state_dict(training["state"])
-    if training["stack"] is None:
-        stack.active = []
-    else:
-        stack.load_state_dict(training["stack"])
+    return state
+
+
+def _moved(weights: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.detach().to(device, copy=True) for name, tensor in weights.items()}
+
+
+def _random() -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def _set_random(states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])

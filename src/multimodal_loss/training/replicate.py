@@ -12,6 +12,7 @@ from multimodal_loss.errors import UserError, require_number
 from multimodal_loss.fusion import Fusion
 
 FusionInput = Literal["probabilities", "logits"]
+OPTIMIZERS = ("adam", "rmsprop")
 
 
 @dataclass
@@ -25,6 +26,11 @@ class Replicate:
     fusion: Fusion
     data: MultimodalData
 
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """Names of the backbone's scores: the modalities, or one for a backbone that scores them jointly."""
+        return score_names(self.backbone, self.data.modalities)
+
     def state_dict(self) -> dict[str, Any]:
         return {"backbone": self.backbone.state_dict(), "fusion": self.fusion.state_dict()}
 
@@ -35,21 +41,38 @@ class Replicate:
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """Adam with L2 weight decay; a fusion's parameters named `proxies` learn at lr * proxy_lr_multiplier."""
+    """Adam or RMSprop with L2 weight decay; a fusion's parameters named `proxies` learn at lr * proxy_lr_multiplier.
+
+    The rate is multiplied by `lr_decay` after every `lr_decay_epochs` epochs. `alpha` is RMSprop's smoothing constant.
+    """
 
     lr: float
     weight_decay: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     proxy_lr_multiplier: float = 1.0
+    name: str = "adam"
+    alpha: float = 0.9
+    lr_decay: float = 1.0
+    lr_decay_epochs: int = 1
 
     def __post_init__(self) -> None:
         require_number("trainer.lr", self.lr, positive=True)
         require_number("trainer.weight_decay", self.weight_decay)
         require_number("trainer.eps", self.eps)
         require_number("fusion.proxy_lr_multiplier", self.proxy_lr_multiplier, positive=True)
+        require_number("trainer.lr_decay", self.lr_decay, positive=True)
+        require_number("trainer.lr_decay_epochs", self.lr_decay_epochs, positive=True, integer=True)
+        require_number("trainer.alpha", self.alpha)
+        if self.name not in OPTIMIZERS:
+            raise UserError(f"trainer.optimizer={self.name}: not one of {', '.join(OPTIMIZERS)}")
         if len(self.betas) != 2 or not all(isinstance(b, float) and 0 <= b < 1 for b in self.betas):
             raise UserError(f"trainer.betas={list(self.betas)}: give two numbers in [0, 1)")
+
+    @property
+    def is_plain_adam(self) -> bool:
+        """Adam at a constant rate, which the collapsed path updates by itself."""
+        return self.name == "adam" and self.lr_decay == 1.0
 
     def fusion_groups(self, fusion: nn.Module) -> list[dict[str, Any]]:
         """Parameter groups of a fusion; its parameters are trained exactly as the backbone's."""
@@ -58,8 +81,16 @@ class OptimizerOptions:
         groups = [{"params": others, "lr": self.lr}, {"params": proxies, "lr": self.lr * self.proxy_lr_multiplier}]
         return [group for group in groups if group["params"]]
 
-    def adam(self, groups: list[dict[str, Any]]) -> torch.optim.Adam:
-        return torch.optim.Adam(groups, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
+    def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        if self.name == "adam":
+            return torch.optim.Adam(groups, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
+        return torch.optim.RMSprop(groups, lr=self.lr, alpha=self.alpha, eps=self.eps, weight_decay=self.weight_decay)
+
+    def decay(self, optimizer: torch.optim.Optimizer, epochs: int) -> None:
+        """Lower the rates where the schedule says so after this many epochs."""
+        if self.lr_decay != 1.0 and epochs % self.lr_decay_epochs == 0:
+            for group in optimizer.param_groups:
+                group["lr"] *= self.lr_decay
 
 
 def make_replicate(
@@ -68,14 +99,22 @@ def make_replicate(
     fold: int | None,
     data: MultimodalData,
     make_backbone: Callable[[MultimodalData], nn.Module],
-    make_fusion: Callable[[MultimodalData], Fusion],
+    make_fusion: Callable[[int, int], Fusion],
     dtype: torch.dtype = torch.float32,
 ) -> Replicate:
-    """Draw initial weights on the CPU from the replicate's seed: backbone, then fusion, as the authors' code does."""
+    """Draw initial weights on the CPU from the replicate's seed: backbone, then fusion, as the authors' code does.
+
+    `make_fusion` is given the numbers of classes and of scores.
+    """
     torch.manual_seed(seed)
     backbone = make_backbone(data)
-    fusion = make_fusion(data)
+    fusion = make_fusion(len(data.classes), len(score_names(backbone, data.modalities)))
     return Replicate(number, seed, fold, backbone.to(dtype), fusion.to(dtype), data)
+
+
+def score_names(backbone: nn.Module, modalities: tuple[str, ...]) -> tuple[str, ...]:
+    """A backbone with `joint = True` fuses early: it gives one score for all modalities together."""
+    return ("joint",) if getattr(backbone, "joint", False) and len(modalities) > 1 else modalities
 
 
 def fusion_input(scores: Tensor, kind: FusionInput, dim: int = -1) -> Tensor:

@@ -1,4 +1,4 @@
-"""The replicates of a run while they train; `ModuleStack` is the ordinary path: each through its own modules."""
+"""The replicates of a group while they train, in plain PyTorch: each through its own modules."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -6,8 +6,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from multimodal_loss.datasets.base import Split
-from multimodal_loss.errors import UserError
+from multimodal_loss.errors import require_number
+from multimodal_loss.training.evaluate import validation_value
 from multimodal_loss.training.replicate import FusionInput, OptimizerOptions, Replicate, fusion_input
 
 
@@ -16,12 +16,16 @@ class Stack(Protocol):
 
     active: list[int]
 
-    def step(self) -> Tensor:
-        """One full-batch step of every active replicate; the losses (len(active),) are those before the update."""
+    def step(self) -> Tensor | None:
+        """Train every active replicate up to the next place where it may be saved.
+
+        Returns the losses of an epoch (len(active),) if it ends there: means over its samples, each with the weights
+        from before its update. None in the middle of an epoch.
+        """
         ...
 
-    def validation_losses(self) -> Tensor:
-        """Losses (len(active),) on the validation split with the weights as they are now."""
+    def validation_values(self, monitor: str) -> list[float]:
+        """What is monitored, one number per active replicate, less is better, with the weights as they are now."""
         ...
 
     def retire(self, positions: Sequence[int]) -> None:
@@ -41,50 +45,57 @@ class Stack(Protocol):
         ...
 
 
-def validation_split(replicate: Replicate) -> Split:
-    """The replicate's validation rows; a dataset without them cannot be monitored."""
-    if replicate.data.validation is None:
-        raise UserError("trainer.monitor=validation_loss: this dataset has no validation split; leave it null")
-    return replicate.data.validation
+def prepare(replicate: Replicate, options: OptimizerOptions, device: torch.device) -> torch.optim.Optimizer:
+    """Move a replicate to the device, ready to train; its optimiser, which holds backbone and fusion."""
+    replicate.backbone.to(device).train()
+    replicate.fusion.to(device).train()
+    groups = [{"params": list(replicate.backbone.parameters()), "lr": options.lr}]
+    return options.make(groups + options.fusion_groups(replicate.fusion))
+
+
+def update(
+    replicate: Replicate,
+    optimizer: torch.optim.Optimizer,
+    inputs: Sequence[Tensor],
+    target: Tensor,
+    kind: FusionInput,
+) -> Tensor:
+    """One forward, backward and update; the loss (), of before the update."""
+    optimizer.zero_grad()
+    loss: Tensor = replicate.fusion(fusion_input(replicate.backbone(inputs), kind), target)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
 
 
 class ModuleStack:
-    """Plain PyTorch: forward, loss, backward and Adam for each replicate in turn."""
+    """All training rows in every step, for each replicate in turn: a step is an epoch."""
 
     def __init__(
         self, replicates: Sequence[Replicate], options: OptimizerOptions, kind: FusionInput, device: torch.device
     ) -> None:
         self.active = list(range(len(replicates)))
         self._replicates = list(replicates)
-        self._kind: FusionInput = kind
+        self._options, self._kind, self._device = options, kind, device
+        self._epochs = 0
         splits = {id(r.data): r.data.train.to(device) for r in replicates}
         self._train = [splits[id(r.data)] for r in replicates]
-        self._device = device
-        self._optimizers = []
-        for replicate in replicates:
-            replicate.backbone.to(device)
-            replicate.fusion.to(device)
-            groups = [{"params": list(replicate.backbone.parameters()), "lr": options.lr}]
-            self._optimizers.append(options.adam(groups + options.fusion_groups(replicate.fusion)))
+        self._optimizers = [prepare(replicate, options, device) for replicate in replicates]
 
     def step(self) -> Tensor:
-        return torch.stack([self._step_one(position) for position in self.active])
-
-    def _step_one(self, position: int) -> Tensor:
-        replicate, train = self._replicates[position], self._train[position]
-        self._optimizers[position].zero_grad()
-        loss: Tensor = replicate.fusion(fusion_input(replicate.backbone(train.inputs), self._kind), train.target)
-        loss.backward()
-        self._optimizers[position].step()
-        return loss.detach()
-
-    @torch.no_grad()
-    def validation_losses(self) -> Tensor:
         losses = []
-        for replicate in (self._replicates[position] for position in self.active):
-            split = validation_split(replicate).to(self._device)
-            losses.append(replicate.fusion(fusion_input(replicate.backbone(split.inputs), self._kind), split.target))
+        for position in self.active:
+            train, optimizer = self._train[position], self._optimizers[position]
+            rows = train.rows(slice(None))
+            losses.append(update(self._replicates[position], optimizer, rows, train.target, self._kind))
+        self._epochs += 1
+        for position in self.active:
+            self._options.decay(self._optimizers[position], self._epochs)
         return torch.stack(losses)
+
+    def validation_values(self, monitor: str) -> list[float]:
+        replicates = [self._replicates[position] for position in self.active]
+        return [validation_value(r, monitor, self._kind, self._device) for r in replicates]
 
     def retire(self, positions: Sequence[int]) -> None:
         self.active = [p for p in self.active if p not in positions]
@@ -93,9 +104,82 @@ class ModuleStack:
         pass  # the modules are what trains
 
     def state_dict(self) -> dict[str, Any]:
-        return {"active": self.active, "optimizers": {p: self._optimizers[p].state_dict() for p in self.active}}
+        optimizers = {p: self._optimizers[p].state_dict() for p in self.active}
+        return {"active": self.active, "epochs": self._epochs, "optimizers": optimizers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.active = list(state["active"])
+        self.active, self._epochs = list(state["active"]), state["epochs"]
         for position, optimizer in state["optimizers"].items():
             self._optimizers[position].load_state_dict(optimizer)
+
+
+class MiniBatchStack:
+    """One replicate, a batch a step, in a random order that is drawn anew for every epoch from the replicate's seed.
+
+    The training split lies on the device, batches are indexed there, and the last one of an epoch is what is left.
+    Nothing waits for the device within an epoch.
+    """
+
+    def __init__(
+        self,
+        replicate: Replicate,
+        options: OptimizerOptions,
+        kind: FusionInput,
+        device: torch.device,
+        batch_size: int,
+    ) -> None:
+        require_number("trainer.batch_size", batch_size, positive=True, integer=True)
+        self.active = [0]
+        self._replicate, self._options, self._kind, self._device = replicate, options, kind, device
+        self._batch_size = batch_size
+        self._train = replicate.data.train.to(device)
+        self._optimizer = prepare(replicate, options, device)
+        self._generator = torch.Generator().manual_seed(replicate.seed)
+        self._epochs = 0
+        self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
+        self._order = torch.randperm(len(self._train), generator=self._generator).to(self._device)
+        self._seen = 0
+        self._loss_sum = torch.zeros((), device=self._device)
+
+    def step(self) -> Tensor | None:
+        index = self._order[self._seen : self._seen + self._batch_size]
+        rows, target = self._train.rows(index), self._train.target[index]
+        loss = update(self._replicate, self._optimizer, rows, target, self._kind)
+        self._loss_sum += loss * len(index)
+        self._seen += len(index)
+        if self._seen < len(self._order):
+            return None
+        mean = self._loss_sum / len(self._order)
+        self._epochs += 1
+        self._options.decay(self._optimizer, self._epochs)
+        self._begin_epoch()
+        return mean[None]
+
+    def validation_values(self, monitor: str) -> list[float]:
+        return [validation_value(self._replicate, monitor, self._kind, self._device)]
+
+    def retire(self, positions: Sequence[int]) -> None:
+        self.active = [p for p in self.active if p not in positions]
+
+    def synchronise(self) -> None:
+        pass  # the modules are what trains
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "active": self.active,
+            "epochs": self._epochs,
+            "optimizer": self._optimizer.state_dict(),
+            "generator": self._generator.get_state(),
+            "order": self._order,
+            "seen": self._seen,
+            "loss_sum": self._loss_sum,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.active, self._epochs, self._seen = list(state["active"]), state["epochs"], state["seen"]
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._generator.set_state(state["generator"])
+        self._order = state["order"].to(self._device)
+        self._loss_sum = state["loss_sum"].to(self._device)
