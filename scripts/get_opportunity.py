@@ -1,0 +1,233 @@
+"""Get OPPORTUNITY: download the archive, check it, take out the 18 recordings that are used, and prepare them.
+
+    python scripts/get_opportunity.py                       # make data-opportunity
+    python scripts/get_opportunity.py --archive FILE        # of an archive that you downloaded yourself
+
+The archive (307 MB) comes from UCI, at its present or its former address; an interrupted download goes on where it
+stopped. Only the recordings of subjects 1 to 3 are taken out (0.7 GB), each checked against the sha256 of the published
+file, and the archive is deleted. The prepared arrays (0.3 GB) go to data/cache.
+"""
+
+import argparse
+import errno
+import hashlib
+import http.client
+import re
+import stat
+import sys
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from multimodal_loss.datasets.opportunity import GENERATED_MARKER, OpportunityDataset
+from multimodal_loss.datasets.opportunity_channels import RUNS, PublishedFile, manifest
+from multimodal_loss.datasets.opportunity_files import sha256_of
+from multimodal_loss.errors import UserError
+
+ADDRESSES = (
+    "https://archive.ics.uci.edu/static/public/226/opportunity+activity+recognition.zip",
+    "https://archive.ics.uci.edu/ml/machine-learning-databases/00226/OpportunityUCIDataset.zip",
+)
+PAGE = "https://archive.ics.uci.edu/dataset/226/opportunity+activity+recognition"
+ARCHIVE_BYTES = 306_636_009
+ROUNDS = 3  # through the addresses, each going on where the last one stopped
+TIMEOUT = 60  # seconds without a byte
+CHUNK = 1 << 20
+
+
+class AttemptError(Exception):
+    """One address did not give the archive."""
+
+
+def download(addresses: Iterable[str], archive: Path, expected: int = ARCHIVE_BYTES) -> None:
+    """Fetch the archive from the first address that gives it. Raises UserError if none does.
+
+    By hand, because pooch can neither go on with a part nor check a file whose publisher gives no checksum.
+    """
+    partial = archive.with_name(f"{archive.name}.part")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    reasons: dict[str, str] = {}
+    for address in addresses:
+        try:
+            _fetch(address, partial, expected)
+        except AttemptError as error:
+            reasons[address] = str(error)
+            print(f"{address}: {error}", file=sys.stderr, flush=True)
+            continue
+        partial.replace(archive)
+        return
+    told = "; ".join(f"{address}: {reason}" for address, reason in reasons.items())
+    raise UserError(
+        f"the archive could not be downloaded ({told}); start again to go on, or download it with a browser from {PAGE}"
+        " and run scripts/get_opportunity.py --archive FILE"
+    )
+
+
+def _fetch(address: str, partial: Path, expected: int) -> None:
+    """Bring `partial` to its full length and see that it is a zip archive. Raises AttemptError."""
+    have = partial.stat().st_size if partial.exists() else 0
+    if have != expected:
+        try:
+            _receive(address, partial, have, expected)
+        except urllib.error.HTTPError as error:
+            if error.code == 416:  # what is here is no beginning of what is there
+                partial.unlink(missing_ok=True)
+            raise AttemptError(f"HTTP {error.code}") from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise AttemptError(" ".join(str(getattr(error, "reason", error)).split())) from error
+    if not zipfile.is_zipfile(partial):
+        partial.unlink()
+        raise AttemptError("what it sent is no zip archive")
+
+
+def _receive(address: str, partial: Path, have: int, expected: int) -> None:
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    request = urllib.request.Request(address, headers=headers)
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+        if response.headers.get_content_type() == "text/html":  # never overwrite a part of the archive with this
+            raise AttemptError("it sent a web page")
+        if response.status == 206:
+            span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+            if span is None or int(span[1]) != have:
+                raise AttemptError("it sent another part than the one asked for")
+            total = int(span[2])
+        else:
+            have = 0
+            total = int(response.headers.get("Content-Length", expected))
+        if total > 2 * expected:
+            raise AttemptError(f"it announces {total:,} bytes where {expected:,} are published")
+        if total != expected:
+            print(f"{total:,} bytes where {expected:,} were published; each file in it is checked", file=sys.stderr)
+        with partial.open("ab" if have else "wb") as file:
+            while have < total and (chunk := response.read(min(CHUNK, total - have))):
+                file.write(chunk)
+                if have * 10 // total != (have + len(chunk)) * 10 // total:
+                    print(f"{have + len(chunk):,} of {total:,} bytes", file=sys.stderr, flush=True)
+                have += len(chunk)
+    if have < total:
+        raise AttemptError(f"the connection ended after {have:,} of {total:,} bytes")
+
+
+def extract(archive: Path, folder: Path, runs: Sequence[str], published: dict[str, PublishedFile]) -> None:
+    """Take recordings out of the archive, each under its own name in `folder` once its bytes are the published ones.
+
+    Raises UserError for anything that is not as published, OSError for a disk that is full; nothing is ever written
+    outside `folder`, nor more bytes than are published.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with zipfile.ZipFile(archive) as content:
+            members = _members(archive, content, runs)
+            for run, member in members.items():
+                if member.file_size != published[run].size:
+                    raise UserError(
+                        f"{archive}: {member.filename} has {member.file_size:,} bytes where {published[run].size:,} are"
+                        " published; get another copy"
+                    )
+            for run, member in members.items():
+                with content.open(member) as source:
+                    _write_checked(source, folder / f"{run}.dat", published[run], f"{archive}: {member.filename}")
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: an offset that the archive made up
+            raise
+        raise UserError(f"{archive}: a damaged or unreadable archive ({error}); get another copy") from error
+
+
+def _members(archive: Path, content: zipfile.ZipFile, runs: Sequence[str]) -> dict[str, zipfile.ZipInfo]:
+    """Each recording's member, found by the end of its path. Refuses an archive with a path or link that leads out."""
+    wanted = {f"{run}.dat": run for run in runs}
+    found: dict[str, zipfile.ZipInfo] = {}
+    for member in content.infolist():
+        path = PurePosixPath(member.filename.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or ":" in member.filename:
+            raise UserError(f"{archive}: the member {member.filename!r} points outside the archive; get another copy")
+        if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise UserError(f"{archive}: the member {member.filename!r} is a link or device; get another copy")
+        run = wanted.get(path.name)
+        if run is None or member.is_dir():
+            continue
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise UserError(f"{archive}: {member.filename} is packed in an unusual way; get another copy")
+        if run in found:
+            raise UserError(f"{archive}: two members are called {path.name}; get another copy")
+        found[run] = member
+    missing = [name for name, run in wanted.items() if run not in found]
+    if missing:
+        raise UserError(f"{archive}: {missing[0]} is not in it; the archive of {PAGE} is needed")
+    return found
+
+
+def _write_checked(source: IO[bytes], target: Path, published: PublishedFile, name: str) -> None:
+    temporary = target.with_name(f".{target.name}.part")
+    digest, size = hashlib.sha256(), 0
+    try:
+        with temporary.open("wb") as file:
+            while chunk := source.read(CHUNK):
+                size += len(chunk)
+                if size > published.size:
+                    raise UserError(f"{name} holds more than the {published.size:,} published bytes; get another copy")
+                digest.update(chunk)
+                file.write(chunk)
+        if size != published.size or digest.hexdigest() != published.sha256:
+            raise UserError(f"{name} is not the published file ({size:,} bytes, another sha256); get another copy")
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def missing_runs(folder: Path, index: Path) -> list[str]:
+    """Recordings that are not in the folder with the published bytes."""
+    there = [run for run in RUNS if (folder / f"{run}.dat").is_file()]
+    digests = dict(zip(there, sha256_of([folder / f"{run}.dat" for run in there], index), strict=True))
+    return [run for run in RUNS if digests.get(run) != manifest()[run].sha256]
+
+
+def get(folder: Path, cache_dir: Path, archive: Path | None) -> None:
+    """What is missing, and only that."""
+    if (folder / GENERATED_MARKER).exists():
+        raise UserError(
+            f"{folder}: holds generated data (file {GENERATED_MARKER}); give another --folder, or delete it"
+        )
+    runs = missing_runs(folder, cache_dir / "opportunity-files.json")
+    if runs:
+        downloaded = folder / "opportunity.zip"
+        if archive is None and not downloaded.exists():
+            download(ADDRESSES * ROUNDS, downloaded)
+        try:
+            extract(archive or downloaded, folder, runs, manifest())
+        except UserError:  # a wrong archive is not used again
+            downloaded.unlink(missing_ok=True)
+            raise
+        downloaded.unlink(missing_ok=True)
+    data = OpportunityDataset(folder, cache_dir).load()
+    assert data.validation is not None
+    sizes = f"{len(data.train):,} / {len(data.validation):,} / {len(data.test):,}"
+    print(f"{folder}: {len(RUNS)} recordings; {sizes} windows to train on, to validate and to test")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("data/opportunity"))
+    parser.add_argument("--cache-dir", type=Path, default=Path("data/cache"))
+    parser.add_argument("--archive", type=Path, help="an archive that is here already; it is left where it is")
+    arguments = parser.parse_args()
+    try:
+        get(arguments.folder, arguments.cache_dir, arguments.archive)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; start the same command again to go on", file=sys.stderr)
+        return 130
+    except OSError as error:
+        print(f"error: {error.filename or arguments.folder}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,394 @@
+"""OPPORTUNITY (Table 3): 113 channels of 19 body-worn devices, 30 samples a second, with locomotion and gesture labels.
+
+Each device is a modality. Runs, channels, scaling and windows follow one of two profiles:
+
+- `ordonez2016`: the preprocessing released with DeepConvLSTM (Ordonez and Roggen, Sensors 16(1):115, 2016), with the
+  article's validation runs;
+- `strc_py3_2021`: the same laboratory's later PyTorch port, where it differs. Its test score has one window a sample.
+  The port's loop loses the last window and counts the 23 samples before the first as correct; here neither is done.
+
+Windows are cut from the concatenation of a split's recordings, as in both, so a few straddle two recordings; a window's
+label is that of its last sample.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from multimodal_loss.datasets.base import MultimodalData, Split
+from multimodal_loss.datasets.opportunity_channels import (
+    DEVICES,
+    RUNS,
+    TASKS,
+    TEST_RUNS,
+    TRAINING_RUNS,
+    channel_range,
+    label_track,
+    manifest,
+)
+from multimodal_loss.datasets.opportunity_files import (
+    WORKERS,
+    Array,
+    interpolate,
+    read_recording,
+    sha256_of,
+    to_unit_range,
+)
+from multimodal_loss.errors import UserError, require_number
+
+# Bumped when the same files and options would give other numbers, so that an old cache is never read as new data.
+CACHE_VERSION = 1
+# A folder with a file of this name holds data of scripts/make_opportunity_like.py.
+GENERATED_MARKER = "GENERATED"
+SCALINGS = ("thresholds", "zscore")
+TRAILING_NAN = ("repeat", "zero")
+
+Samples = TypeVar("Samples", Tensor, NDArray[Any])
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What the two published pipelines disagree on; `test_step` None is `step`."""
+
+    validation_runs: tuple[str, ...]
+    scaling: str
+    trailing_nan: str
+    test_step: int | None
+
+
+PROFILES = {
+    "ordonez2016": Profile(("S2-ADL3", "S3-ADL3"), "thresholds", "repeat", None),
+    "strc_py3_2021": Profile(("S1-ADL5",), "zscore", "zero", 1),
+}
+
+
+def window_starts(rows: int, window: int, step: int) -> Tensor:
+    """First sample of every whole window, (N,) long; N = floor((rows - window) / step) + 1, or 0 if none fits."""
+    return torch.arange(0, max(rows - window + 1, 0), step)
+
+
+def sample_wise(predictions: Samples, rows: int, window: int, step: int) -> Samples:
+    """Predictions of windows (N, ...) spread over the samples they were cut from: (rows, ...).
+
+    Each sample takes the prediction of the first window whose last sample is at it or after it; so a window speaks for
+    the `step` samples that end with its last. Samples after the last window's end (fewer than `step`) take the last
+    window's. With `step` 1 every sample from number `window - 1` on has a window of its own, and the ones before take
+    the first. Raises ValueError unless N is the number of windows.
+    """
+    number = len(window_starts(rows, window, step))
+    if len(predictions) != number or not number:
+        raise ValueError(f"{len(predictions)} predictions, but {number} windows of {window}/{step} in {rows} samples")
+    steps_to_end = np.arange(rows) - (window - 1)
+    index = np.clip(-(-steps_to_end // step), 0, number - 1)
+    return predictions[torch.from_numpy(index)] if isinstance(predictions, Tensor) else predictions[index]
+
+
+@dataclass(frozen=True)
+class WindowSplit(Split):
+    """Windows over the frames of a split, cut when asked for: `inputs` holds the frames (T, 113) float32.
+
+    `starts` (N,) long: first sample of each window. `channels`: (first, end) among the 113 of each modality.
+    `sample_target` (T,) long: the class of every sample. `recordings`: name, first row and rows of each.
+    """
+
+    starts: Tensor
+    window: int
+    step: int
+    channels: tuple[tuple[int, int], ...]
+    sample_target: Tensor
+    recordings: tuple[tuple[str, int, int], ...]
+
+    def rows(self, index: Tensor | slice) -> tuple[Tensor, ...]:
+        """Modality m of the windows at `index`: (B, window, d_m), a view of one gathered (B, window, 113)."""
+        samples = self.starts[index].unsqueeze(1) + torch.arange(self.window, device=self.starts.device)
+        windows = self.inputs[0][samples]
+        return tuple(windows[:, :, first:end] for first, end in self.channels)
+
+    @property
+    def feature_shapes(self) -> tuple[tuple[int, ...], ...]:
+        return tuple((self.window, end - first) for first, end in self.channels)
+
+    def to(self, device: torch.device) -> Self:
+        return dataclasses.replace(
+            self,
+            inputs=tuple(x.to(device) for x in self.inputs),
+            target=self.target.to(device),
+            starts=self.starts.to(device),
+            sample_target=self.sample_target.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Prepared samples of one split: `values` (T, 113) float32, `labels` (T, 2) uint8 of TASKS, `rows` of each run."""
+
+    values: Array
+    labels: NDArray[np.uint8]
+    rows: tuple[int, ...]
+
+
+class OpportunityDataset:
+    """Prepares the 18 recordings once per set of files and options and reads them back memory-mapped.
+
+    Args:
+        path: the folder with S1-Drill.dat ... S3-ADL5.dat.
+        cache_dir: where the prepared arrays live; None prepares them in memory.
+        task: gestures (18 classes) or locomotion (5), each with the class Null.
+        profile: ordonez2016 or strc_py3_2021; an option below that is None takes the profile's value.
+        validation_runs: training runs kept for validation; an empty list trains on all 14 and has no validation split.
+        scaling: thresholds (fixed, to [0, 1]) or zscore (mean and standard deviation, ddof 0, of the training samples).
+        trailing_nan: repeat (a channel's last value goes on) or zero (in the file's units), after its last value.
+        window, step: samples per window, and from one to the next.
+        test_step: the step of the test windows.
+        modalities: names of devices that a model may see, in this order; None for all 19.
+        generated: whether the files must come from scripts/make_opportunity_like.py; None takes what is there.
+    """
+
+    num_folds = None
+
+    def __init__(
+        self,
+        path: str | Path,
+        cache_dir: str | Path | None = None,
+        task: str = "gestures",
+        profile: str = "ordonez2016",
+        validation_runs: Sequence[str] | None = None,
+        scaling: str | None = None,
+        trailing_nan: str | None = None,
+        window: int = 24,
+        step: int = 12,
+        test_step: int | None = None,
+        modalities: Sequence[str] | None = None,
+        generated: bool | None = None,
+    ) -> None:
+        _require_choice("task", task, TASKS)
+        _require_choice("profile", profile, PROFILES)
+        published = PROFILES[profile]
+        self.task = task
+        self.validation_runs = tuple(published.validation_runs if validation_runs is None else validation_runs)
+        self.scaling = published.scaling if scaling is None else scaling
+        self.trailing_nan = published.trailing_nan if trailing_nan is None else trailing_nan
+        self.window, self.step = window, step
+        self.test_step = test_step if test_step is not None else published.test_step or step
+        names = [d.name for d in DEVICES]
+        self.modalities = tuple(names if modalities is None else modalities)
+        _require_choice("scaling", self.scaling, SCALINGS)
+        _require_choice("trailing_nan", self.trailing_nan, TRAILING_NAN)
+        for key in ("window", "step", "test_step"):
+            require_number(f"dataset.{key}", getattr(self, key), positive=True, integer=True)
+        _require_names("validation_runs", self.validation_runs, TRAINING_RUNS)
+        _require_names("modalities", self.modalities, names)
+        if not self.modalities:
+            raise UserError(f"dataset.modalities=[]: choose from {', '.join(names)}")
+        if len(self.validation_runs) == len(TRAINING_RUNS):
+            raise UserError("dataset.validation_runs: names every training run; leave some to train on")
+        self.path = Path(path)
+        self.cache_dir = None if cache_dir is None else Path(cache_dir)
+        self.generated = (self.path / GENERATED_MARKER).is_file()
+        if generated is not None and generated != self.generated:
+            raise UserError(
+                f"{self.path}: {'holds' if self.generated else 'does not hold'} generated data (file"
+                f" {GENERATED_MARKER}), but dataset.generated={str(generated).lower()}; give another dataset.path, or"
+                f" dataset.generated={str(self.generated).lower()}"
+            )
+        self.title = f"OPPORTUNITY, {task}, profile {profile}" + (", generated data" if self.generated else "")
+        self._data: MultimodalData | None = None
+
+    def load(self, fold: int | None = None) -> MultimodalData:
+        """The three splits; the same for every replicate.
+
+        Raises UserError for files that are missing, not the published ones or not readable, and for a cache that cannot
+        be written or read.
+        """
+        if self._data is None:
+            sources = self._checked_sources()
+            if self.cache_dir is None:
+                frames = self._prepare()
+                fingerprint = _fingerprint(frames)
+            else:
+                frames, fingerprint = self._cached(self.cache_dir / f"opportunity-{self._key(sources)}")
+            self._data = MultimodalData(
+                train=self._split(frames, "train", self.step),
+                validation=self._split(frames, "validation", self.step) if self.validation_runs else None,
+                test=self._split(frames, "test", self.test_step),
+                modalities=self.modalities,
+                classes=label_track(TASKS[self.task][1])[1],
+                fingerprint=self._fingerprint_of_windows(fingerprint),
+            )
+        return self._data
+
+    def runs(self) -> dict[str, tuple[str, ...]]:
+        """The recordings of each split, in the order in which windows run through them."""
+        train = tuple(r for r in TRAINING_RUNS if r not in self.validation_runs)
+        validation = tuple(r for r in TRAINING_RUNS if r in self.validation_runs)
+        runs = {"train": train, "validation": validation, "test": TEST_RUNS}
+        return {split: names for split, names in runs.items() if names}
+
+    # --- the files
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _file(self, run: str) -> Path:
+        return self.path / f"{run}.dat"
+
+    def _checked_sources(self) -> dict[str, str]:
+        """sha256 of each recording's file, which must be the published one unless the folder holds generated data."""
+        paths = [self._file(run) for run in RUNS]
+        missing = [path.name for path in paths if not path.is_file()]
+        if missing:
+            raise UserError(
+                f"{self.path}: {len(missing)} of {len(RUNS)} files are not there, the first is {missing[0]};"
+                " make data-opportunity gets them, or dataset.path names another folder"
+            )
+        index = None if self.cache_dir is None else self.cache_dir / "opportunity-files.json"
+        try:
+            digests = dict(zip(RUNS, sha256_of(paths, index), strict=True))
+        except OSError as error:
+            raise UserError(f"{error.filename or self.path}: {error.strerror or error}") from error
+        if not self.generated:
+            for run, digest in digests.items():
+                if digest != manifest()[run].sha256:
+                    self._refuse(run)
+        return digests
+
+    def _refuse(self, run: str) -> None:
+        """Raise UserError for a file whose checksum is wrong, with the line that is, where there is one."""
+        read_recording(self._file(run))
+        size = self._file(run).stat().st_size
+        raise UserError(
+            f"{self._file(run)}: not the published file ({size:,} bytes where {manifest()[run].size:,} are published,"
+            " another sha256); get it again: make data-opportunity"
+        )
+
+    def _prepare(self) -> dict[str, Frames]:
+        """All samples of each split: read, interpolated within each recording, scaled."""
+        with ThreadPoolExecutor(WORKERS) as pool:
+            frames = {}
+            for split, runs in self.runs().items():
+                values, labels = zip(*pool.map(self._prepare_recording, runs), strict=True)
+                rows = tuple(len(v) for v in values)
+                frames[split] = Frames(np.concatenate(values), np.concatenate(labels), rows)
+        if self.scaling == "zscore":
+            mean = frames["train"].values.mean(axis=0, dtype=np.float64)
+            spread = frames["train"].values.std(axis=0, dtype=np.float64)
+            spread[spread == 0] = 1.0  # a channel that never changes becomes 0
+            for part in frames.values():
+                np.subtract(part.values, mean, out=part.values, casting="same_kind")
+                np.divide(part.values, spread, out=part.values, casting="same_kind")
+        return frames
+
+    def _prepare_recording(self, run: str) -> tuple[Array, NDArray[np.uint8]]:
+        recording = read_recording(self._file(run), published=not self.generated)
+        interpolate(recording.frames, self.trailing_nan)
+        if self.scaling == "thresholds":
+            to_unit_range(recording.frames)
+        return recording.frames.astype(np.float32, order="C"), recording.labels
+
+    # --- the cache
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _key(self, sources: dict[str, str]) -> str:
+        options = {"validation_runs": sorted(self.validation_runs), "scaling": self.scaling}
+        content = {"version": CACHE_VERSION, "sources": sources, **options, "trailing_nan": self.trailing_nan}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _cached(self, folder: Path) -> tuple[dict[str, Frames], str]:
+        if not folder.exists():
+            try:
+                self._write(folder)
+            except OSError as error:
+                raise UserError(f"cannot write the prepared data to {folder}: {error.strerror or error}") from error
+        try:
+            content = json.loads((folder / "content.json").read_text())
+            return {s: _read_frames(folder, s, rows) for s, rows in content["rows"].items()}, content["fingerprint"]
+        except (OSError, EOFError, ValueError, KeyError) as error:
+            raise UserError(f"{folder}: the prepared data are damaged ({error}); delete this folder") from error
+
+    def _write(self, folder: Path) -> None:
+        frames = self._prepare()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            for split, part in frames.items():
+                np.save(temporary / f"{split}.npy", part.values)
+                np.save(temporary / f"{split}-labels.npy", part.labels)
+            rows = {split: part.rows for split, part in frames.items()}
+            content = json.dumps({"fingerprint": _fingerprint(frames), "rows": rows}, indent=1)
+            (temporary / "content.json").write_text(content + "\n")
+            try:
+                temporary.rename(folder)
+            except OSError:
+                if not folder.exists():  # otherwise another process was first, with the same bytes
+                    raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    # --- windows
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _split(self, frames: dict[str, Frames], split: str, step: int) -> WindowSplit:
+        part, runs = frames[split], self.runs()[split]
+        starts = window_starts(len(part.values), self.window, step)
+        if not len(starts):
+            raise UserError(
+                f"dataset.window={self.window}: longer than the {len(part.values)} samples of the {split} runs"
+                f" ({', '.join(runs)})"
+            )
+        sample_target = torch.from_numpy(part.labels[:, list(TASKS).index(self.task)].astype(np.int64))
+        firsts = np.cumsum((0, *part.rows))[:-1].tolist()
+        devices = {d.name: d for d in DEVICES}
+        return WindowSplit(
+            inputs=(torch.from_numpy(part.values),),
+            target=sample_target[starts + self.window - 1],
+            starts=starts,
+            window=self.window,
+            step=step,
+            channels=tuple(channel_range(devices[name]) for name in self.modalities),
+            sample_target=sample_target,
+            recordings=tuple(zip(runs, firsts, part.rows, strict=True)),
+        )
+
+    def _fingerprint_of_windows(self, of_frames: str) -> str:
+        """Of the samples and how windows are cut; it tells generated data by its first word."""
+        content = [of_frames, self.task, self.modalities, self.window, self.step, self.test_step]
+        digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+        return f"generated-{digest}" if self.generated else digest
+
+
+def _read_frames(folder: Path, split: str, rows: Sequence[int]) -> Frames:
+    # A copy-on-write map: torch wants writable memory, and nothing may change the file.
+    values = np.load(folder / f"{split}.npy", mmap_mode="c")
+    labels = np.load(folder / f"{split}-labels.npy")
+    if not len(values) == len(labels) == sum(rows):
+        raise ValueError(f"{split}.npy has {len(values)} rows where {sum(rows)} are expected")
+    return Frames(values, labels, tuple(rows))
+
+
+def _fingerprint(frames: dict[str, Frames]) -> str:
+    digest = hashlib.sha256()
+    for split in sorted(frames):
+        digest.update(frames[split].values.data)
+        digest.update(frames[split].labels.data)
+    return digest.hexdigest()
+
+
+def _require_choice(key: str, value: str, choices: Sequence[str] | dict[str, Any]) -> None:
+    if value not in choices:
+        raise UserError(f"dataset.{key}={value}: not one of {', '.join(choices)}")
+
+
+def _require_names(key: str, names: Sequence[str], choices: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in choices]
+    if unknown or len(set(names)) < len(names):
+        raise UserError(f"dataset.{key}={list(names)}: choose from {', '.join(choices)}, each once")

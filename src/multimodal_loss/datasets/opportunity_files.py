@@ -1,0 +1,192 @@
+"""Reading OPPORTUNITY's .dat files: a sample a line, 250 columns with one space between, `NaN` for a missing value."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import csv
+
+from multimodal_loss.datasets.opportunity_channels import (
+    CHANNEL_COLUMNS,
+    NUM_CHANNELS,
+    NUM_COLUMNS,
+    SAMPLES_PER_SECOND,
+    TASKS,
+    TIME_COLUMN,
+    column_names,
+    label_track,
+    thresholds,
+)
+from multimodal_loss.errors import UserError
+
+Array = NDArray[np.float32]
+
+WORKERS = min(2, os.cpu_count() or 1)
+_READ_COLUMNS = (TIME_COLUMN, *CHANNEL_COLUMNS, *(column for column, _ in TASKS.values()))
+_OTHER_RELEASE = "the files of UCI dataset 226 are needed, not the 2011 challenge's: make data-opportunity"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """`frames` (T, 113) float64 in the file's units, NaN where missing; `labels` (T, 2) uint8, classes of TASKS."""
+
+    frames: NDArray[np.float64]
+    labels: NDArray[np.uint8]
+
+
+def read_recording(path: Path, published: bool = False) -> Recording:
+    """Raises UserError that names file and line for anything that is not a recording of the full release.
+
+    A permutation of channels that leaves time and labels in place cannot be seen here: only the checksum tells. Of a
+    file that has the `published` checksum, the clock is therefore not questioned.
+    """
+    try:
+        table = _read_table(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except pa.ArrowInvalid as error:
+        raise UserError(_diagnosis(path, str(error))) from error
+    frames = np.empty((table.num_rows, NUM_CHANNELS), order="F")
+    for channel, column in enumerate(CHANNEL_COLUMNS):
+        frames[:, channel] = table[str(column)].to_numpy()
+    if not published:
+        _check_time(path, table[str(TIME_COLUMN)].to_numpy())
+    _check_finite(path, frames)
+    labels = [_classes(path, table[str(column)].to_numpy(), column, track) for column, track in TASKS.values()]
+    return Recording(frames, np.stack(labels, axis=1))
+
+
+def _read_table(path: Path) -> pa.Table:
+    names = [str(column) for column in _READ_COLUMNS]
+    return csv.read_csv(
+        path,
+        csv.ReadOptions(column_names=[str(column) for column in range(NUM_COLUMNS)]),
+        csv.ParseOptions(delimiter=" ", quote_char=False, ignore_empty_lines=False),
+        csv.ConvertOptions(include_columns=names, column_types=dict.fromkeys(names, pa.float64()), null_values=["NaN"]),
+    )
+
+
+def _place(path: Path, row: int, column: int) -> str:
+    return f"{path}, line {row + 1}, column {column + 1} ({column_names()[column]})"
+
+
+def _check_time(path: Path, time: NDArray[np.float64]) -> None:
+    """The first column must look like time: from about 0, never back, a thirtieth of a second a sample."""
+    cause = f"this is not time in ms, so the columns are shuffled; {_OTHER_RELEASE}"
+    bad = np.isnan(time)
+    bad[0] |= not 0 <= time[0] <= 1000
+    bad[1:] |= np.diff(time) < 0
+    if bad.any():
+        row = int(bad.argmax())
+        raise UserError(f"{_place(path, row, TIME_COLUMN)}: {time[row]:g} after {time[max(row - 1, 0)]:g}: {cause}")
+    step = float(np.median(np.diff(time))) if len(time) > 1 else 1000 / SAMPLES_PER_SECOND
+    if not 33 <= step <= 34:
+        raise UserError(f"{_place(path, 1, TIME_COLUMN)}: steps of {step:g} where 33 or 34 are expected: {cause}")
+
+
+def _check_finite(path: Path, frames: NDArray[np.float64]) -> None:
+    infinite = np.isinf(frames)
+    if infinite.any():
+        row = int(infinite.any(axis=1).argmax())
+        column = CHANNEL_COLUMNS[int(infinite[row].argmax())]
+        raise UserError(f"{_place(path, row, column)}: an infinite value; get the file again: make data-opportunity")
+
+
+def _classes(path: Path, codes: NDArray[np.float64], column: int, track: str) -> NDArray[np.uint8]:
+    classes = pd.Index(label_track(track)[0], dtype="float64").get_indexer(pd.Index(codes))
+    if (classes < 0).any():
+        row = int((classes < 0).argmax())
+        cause = f"the columns are shuffled, the line is cut short, or the release is another; {_OTHER_RELEASE}"
+        raise UserError(f"{_place(path, row, column)}: {codes[row]:.0f} is no code of label_legend.txt: {cause}")
+    return classes.astype(np.uint8)
+
+
+def _diagnosis(path: Path, error: str) -> str:
+    """Why the fast reader refused a file: it knows no line numbers, so the lines are gone through one by one."""
+    again = "get the file again: make data-opportunity"
+    if path.stat().st_size == 0:
+        return f"{path}, line 1: the file is empty; {again}"
+    with path.open("rb") as lines:
+        for row, line in enumerate(lines):
+            tokens = line.rstrip(b"\r\n").split(b" ")
+            is_cut = not line.endswith(b"\n")
+            if is_cut and row > 0 and (len(tokens) < NUM_COLUMNS or not tokens[-1]):
+                return f"{path}, line {row + 1}: cut short after {len(tokens)} of {NUM_COLUMNS} columns; {again}"
+            if len(tokens) != NUM_COLUMNS:
+                return f"{path}, line {row + 1}: {len(tokens)} columns where {NUM_COLUMNS} belong; {_OTHER_RELEASE}"
+            for column in _READ_COLUMNS:
+                if not _is_number(tokens[column]):
+                    text = tokens[column].decode("ascii", "replace")
+                    return f"{_place(path, row, column)}: {text!r} is not a number; {again}"
+    return f"{path}: {' '.join(error.split())}; {again}"
+
+
+def _is_number(token: bytes) -> bool:
+    try:
+        float(token)
+    except ValueError:
+        return False
+    return b"_" not in token
+
+
+def interpolate(frames: NDArray[np.float64], trailing_nan: str) -> None:
+    """Fill the gaps of one recording (T, C) in place, channel by channel.
+
+    Inside, linearly between the neighbours; before the first value 0 in the file's units; after the last value that
+    value (`trailing_nan` "repeat": pandas' default in the released code) or 0 ("zero"). A channel without values is 0.
+    """
+    for channel in frames.T:
+        missing = np.isnan(channel)
+        if missing.all():
+            channel[:] = 0.0
+        elif missing.any():
+            gaps, known = np.flatnonzero(missing), np.flatnonzero(~missing)
+            right = 0.0 if trailing_nan == "zero" else None
+            channel[gaps] = np.interp(gaps, known, channel[known], left=0.0, right=right)
+
+
+def to_unit_range(frames: NDArray[np.float64]) -> None:
+    """Scale (T, 113) in place by the fixed thresholds; beyond them 0 and, as in the released code, 0.99."""
+    low, high = thresholds()
+    frames -= low
+    frames /= high - low
+    frames[frames > 1] = 0.99
+    frames[frames < 0] = 0.0
+
+
+def sha256_of(paths: Sequence[Path], index: Path | None) -> list[str]:
+    """sha256 of each file. `index` remembers them by path, size and time of change, so that 0.75 GB are read once."""
+    stats = {str(p.resolve()): p.stat() for p in paths}
+    signatures = {name: [s.st_size, s.st_mtime_ns] for name, s in stats.items()}
+    known = _read_index(index)
+    new = [name for name, signature in signatures.items() if known.get(name, [None])[:-1] != signature]
+    with ThreadPoolExecutor(WORKERS) as pool:  # hashing does not hold the GIL
+        for name, digest in zip(new, pool.map(_sha256, new), strict=True):
+            known[name] = [*signatures[name], digest]
+    if index is not None and new:
+        index.parent.mkdir(parents=True, exist_ok=True)
+        temporary = index.with_name(f".{index.name}-{os.getpid()}")
+        temporary.write_text(json.dumps(known, indent=0))
+        temporary.replace(index)
+    return [str(known[name][-1]) for name in signatures]
+
+
+def _read_index(index: Path | None) -> dict[str, list[int | str]]:
+    try:
+        content = json.loads(index.read_text()) if index is not None else {}
+    except (OSError, ValueError):  # not there yet, or damaged: it is only a memory
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
