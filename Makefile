@@ -1,10 +1,14 @@
 # Every target does its own set-up: a virtual environment in .venv with exact pins. Needs python3.11 or newer and make.
 #   JOBS=n     run n training jobs at once
 #   THREADS=n  torch threads per job (default: cores / JOBS)
+#   DATASET=D  what Tables 5 and 6 and Figure 5 are computed on: tcga (the paper's, tens of GB to get first), or real data from a
+#              small download, by make data-tcga-subtypes: tcga_subtypes, tcga_brca, tcga_kipan
 #   ARGS=...   further Hydra overrides for the training commands, such as ARGS="device=cpu tracker=wandb"
 
 PYTHON ?= $(shell command -v python3.11 >/dev/null 2>&1 && python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
 JOBS ?= 1
+DATASET ?= tcga
+TUNE_FOLDS ?= $(if $(filter tcga,$(DATASET)),0 1 2 3 4,0)
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 THREADS ?= $(shell n=$$(( $(CORES) / $(JOBS) )); echo $$(( n > 0 ? n : 1 )))
 BIN := .venv/bin
@@ -12,10 +16,16 @@ INSTALLED := .venv/installed
 LAUNCHER := $(if $(filter-out 1,$(JOBS)),hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS),)
 TRAIN := $(BIN)/python -m multimodal_loss.train -m threads=$(THREADS) $(LAUNCHER)
 REPORT := $(BIN)/python -m multimodal_loss.report
+TCGA := dataset=$(DATASET) $(ARGS)
+
+EMPTY :=
+SPACE := $(EMPTY) $(EMPTY)
+COMMA := ,
 
 .DEFAULT_GOAL := help
 .PHONY: help install test lint quick reproduce-table-1 reproduce-appendix-b extra-data-seeds extra-readings report save-results \
-	benchmark clean
+	data-tcga-subtypes data-tcga data-opportunity require-dataset tune-table-5 reproduce-table-5 reproduce-table-6 \
+	reproduce-figure-5 reproduce-appendix-c benchmark clean
 
 help: ## List every target
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +34,7 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than Python 3.11; give another: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[experiments,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[experiments,viz,dev]'
 	@touch $@
 
 install: $(INSTALLED) ## Make the virtual environment (every other target does it too)
@@ -61,6 +71,41 @@ extra-readings: $(INSTALLED) ## Beyond the paper: Table 1 under other readings o
 	$(TRAIN) experiment=table_1_readings_unimodal $(ARGS)
 	$(REPORT)
 
+data-tcga-subtypes: $(INSTALLED) ## Get real TCGA data (82 MB): tcga_subtypes, tcga_brca, tcga_kipan
+	$(BIN)/python scripts/get_tcga_subtypes.py
+
+data-tcga: $(INSTALLED) ## Get the paper's TCGA data (tens of GB) and build its tables
+	$(BIN)/python scripts/prepare_tcga.py $(ARGS)
+
+data-opportunity: $(INSTALLED) ## Get OPPORTUNITY from UCI (307 MB), check it and prepare it
+	$(BIN)/python scripts/get_opportunity.py $(ARGS)
+
+require-dataset: $(INSTALLED)
+	@$(BIN)/python scripts/require_dataset.py dataset=$(DATASET) $(ARGS)
+
+tune-table-5: require-dataset ## Tune learning rate and modules for every method on DATASET; writes conf/tuned/
+	$(TRAIN) experiment=tune_table_5 $(TCGA) 'folds=$(subst $(SPACE),$(COMMA),$(foreach f,$(TUNE_FOLDS),[$(f)]))'
+	$(TRAIN) experiment=tune_table_5_unimodal $(TCGA) 'folds=$(subst $(SPACE),$(COMMA),$(foreach f,$(TUNE_FOLDS),[$(f)]))'
+	$(BIN)/python scripts/choose_tuned.py --dataset $(DATASET) --folds $(TUNE_FOLDS)
+
+reproduce-table-5: require-dataset ## Table 5 on DATASET: MOMA with 7 losses, each modality alone, logistic regression
+	$(TRAIN) experiment=table_5_logistic $(TCGA)
+	$(TRAIN) experiment=table_5 $(TCGA)
+	$(TRAIN) experiment=table_5_unimodal $(TCGA)
+	$(REPORT)
+
+reproduce-table-6: require-dataset ## Table 6 on DATASET: the MultiModal loss without its parts
+	$(TRAIN) experiment=table_6 $(TCGA)
+	$(TRAIN) experiment=table_6_axis $(TCGA)
+	$(TRAIN) experiment=table_6_axis fusion.attention=soft fusion.class_score=proxy_times_k $(TCGA)
+	$(REPORT)
+
+reproduce-figure-5: require-dataset ## Figure 5 on DATASET: accuracy and time against proxies per class
+	$(TRAIN) experiment=figure_5 $(TCGA)
+	$(REPORT)
+
+reproduce-appendix-c: reproduce-table-6 ## Appendix C on DATASET: outputs, proxies and subgroups of the MultiModal loss and its ablations
+
 report: $(INSTALLED) ## Rebuild tables, figures and page from the stored runs
 	$(REPORT)
 
@@ -71,6 +116,9 @@ save-results: $(INSTALLED) ## Write outputs/results/ from the stored runs, and t
 benchmark: $(INSTALLED) ## Measure the speed of the losses and of training on this machine
 	$(BIN)/python scripts/benchmark_losses.py
 	$(BIN)/python scripts/benchmark_training.py
+	$(BIN)/python scripts/benchmark_moma.py
+	$(BIN)/python scripts/benchmark_deep_conv_lstm.py
+	$(BIN)/python scripts/benchmark_opportunity.py
 
 clean: ## Remove the virtual environment and caches; data and runs stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info

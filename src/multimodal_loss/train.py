@@ -167,7 +167,15 @@ def _train(config: DictConfig, values: dict[str, Any], directory: RunDirectory, 
         tracker.close()
 
 
+def require_folder(dataset: dict[str, Any]) -> None:
+    """Raise UserError, with the way to get it, if the folder that a dataset's config names does not exist."""
+    path = dataset.get("path")
+    if path is not None and not Path(path).exists():
+        raise UserError(f"{path} does not exist; to get it: {dataset.get('how_to_get', 'give another dataset.path')}")
+
+
 def make_dataset(config: DictConfig) -> Dataset:
+    require_folder(resolved(config.dataset))
     dataset: Dataset = _build(_without(config.dataset, *NOT_DATASET_OPTIONS), "dataset")
     return dataset
 

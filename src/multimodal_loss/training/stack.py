@@ -141,7 +141,8 @@ class MiniBatchStack:
     def _begin_epoch(self) -> None:
         self._order = torch.randperm(len(self._train), generator=self._generator).to(self._device)
         self._seen = 0
-        self._loss_sum = torch.zeros((), device=self._device)
+        dtype = next(self._replicate.backbone.parameters()).dtype
+        self._loss_sum = torch.zeros((), dtype=dtype, device=self._device)
 
     def step(self) -> Tensor | None:
         index = self._order[self._seen : self._seen + self._batch_size]

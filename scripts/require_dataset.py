@@ -1,0 +1,23 @@
+"""Exits with 2 and one line, in seconds, if a dataset is not there: what is missing and how to get it.
+
+    python scripts/require_dataset.py dataset=tcga_subtypes [further overrides]
+"""
+
+import sys
+
+from multimodal_loss.configuration import compose_config, resolved
+from multimodal_loss.errors import UserError
+from multimodal_loss.train import require_folder
+
+
+def main(overrides: list[str]) -> int:
+    try:
+        require_folder(resolved(compose_config(overrides))["dataset"])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

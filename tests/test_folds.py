@@ -1,0 +1,121 @@
+"""Folds as replicates: which there are, what each trains on, values per fold, and continuing between folds."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import run_training, start_training
+from multimodal_loss.configuration import compose_config, resolved, run_name
+from multimodal_loss.train import FailedRun, run
+
+from test_resume import outcome, stop_after_a_checkpoint  # isort: skip
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A folder of two small tables with 60 samples of three classes."""
+    folder = tmp_path / "study"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    (folder / "labels.csv").write_text("id,label\n" + "".join(f"s{i},{'xyz'[c]}\n" for i, c in enumerate(labels)))
+    for name, width in (("genes", 7), ("images", 4)):
+        values = rng.normal(size=(60, width)) + rng.normal(size=(3, width))[labels]
+        header = ",".join(["id", *(f"f{j}" for j in range(width))])
+        rows = [",".join([f"s{i}", *map(repr, row.tolist())]) for i, row in enumerate(values)]
+        (folder / f"{name}.csv").write_text("\n".join([header, *rows, ""]))
+    return folder
+
+
+@pytest.fixture
+def overrides(study: Path, tmp_path: Path) -> list[str]:
+    return [
+        *("dataset=tables", f"dataset.path={study}", "backbone=moma", "backbone.modules=16", "trainer=moma"),
+        *("trainer.max_epochs=30", "trainer.lr=5e-3", "threads=1", "device=cpu", "progress=false"),
+        f"output_dir={tmp_path}/runs",
+    ]
+
+
+def result_of(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((path / "result.json").read_text())
+    return content
+
+
+def test_every_fold_is_a_replicate_with_its_own_data(overrides: list[str]) -> None:
+    directory = run(compose_config([*overrides, "fusion=multimodal", "store_training_outputs=true"]))
+    replicates = result_of(directory.path)["replicates"]
+    assert [(r["replicate"], r["seed"], r["fold"]) for r in replicates] == [(f, 0, f) for f in range(5)]
+    assert len({r["data_fingerprint"] for r in replicates}) == 5
+    assert all(r["seconds"] > 0 and r["epochs"] == 30 for r in replicates)
+    predictions = np.load(directory.predictions)
+    assert sum(len(predictions[f"{f}/target"]) for f in range(5)) == 60
+    assert predictions["0/train_modalities"].shape == (48, 2, 3) and predictions["0/proxies"].shape == (3, 20, 2, 3)
+    np.testing.assert_allclose(np.linalg.norm(predictions["0/proxies"].reshape(60, 6), axis=1), 1, rtol=1e-5)
+
+
+def test_a_fold_alone_gives_what_it_gives_among_all(overrides: list[str]) -> None:
+    every = result_of(run(compose_config([*overrides, "fusion=nn_ce"])).path)["replicates"]
+    (alone,) = result_of(run(compose_config([*overrides, "fusion=nn_ce", "folds=[3]"])).path)["replicates"]
+    for replicate in (alone, every[3]):
+        del replicate["seconds"]
+    assert alone == every[3]
+
+
+def test_a_rate_and_modules_for_each_fold(overrides: list[str]) -> None:
+    values = ["trainer.lr=[1e-3,2e-3,5e-3,1e-2,1e-1]", "backbone.modules=[16,16,32,16,16]", "fusion=sum_ce"]
+    listed = run(compose_config([*overrides, *values]))
+    single = run(compose_config([*overrides, "fusion=sum_ce", "trainer.lr=5e-3", "backbone.modules=32", "folds=[2]"]))
+    assert np.array_equal(np.load(listed.predictions)["2/fused"], np.load(single.predictions)["2/fused"])
+    stored = torch.load(listed.checkpoint, weights_only=True)["replicates"]
+    assert [len(stored[f]["backbone"]["coordinates.0.weight"]) for f in range(5)] == [32, 32, 64, 32, 32]
+
+
+def test_killed_in_any_fold_it_ends_in_the_same_numbers(overrides: list[str], tmp_path: Path) -> None:
+    long = [*overrides, "fusion=multimodal", "trainer.max_epochs=150", "trainer.patience=150"]
+    expected = run(compose_config([*long, f"output_dir={tmp_path}/undisturbed"])).path
+    folder = tmp_path / "runs" / expected.name
+    for kill in (signal.SIGKILL, signal.SIGTERM):
+        process = start_training([*long, "checkpoint_seconds=0.3"])
+        stop_after_a_checkpoint(process, folder, kill)
+        assert not (folder / "result.json").exists()
+    assert run_training(long).returncode == 0
+    assert outcome(folder) == outcome(expected)
+
+
+@pytest.mark.parametrize(
+    ("folds", "complaint"),
+    [("[7]", "folds 0 to 4"), ("[0,0]", "each once"), ("[x]", "folds=x"), ("[]", "at least one")],
+)
+def test_bad_folds_fail_in_one_line(overrides: list[str], folds: str, complaint: str) -> None:
+    with pytest.raises(FailedRun, match=complaint):
+        run(compose_config([*overrides, f"folds={folds}"]))
+
+
+def test_folds_of_a_dataset_without_folds(tiny: list[str]) -> None:
+    with pytest.raises(FailedRun, match="one fixed split"):
+        run(compose_config([*tiny, "folds=[0]"]))
+
+
+def test_a_missing_folder_says_how_to_get_it(tmp_path: Path) -> None:
+    done = run_training(["dataset=tcga_brca", f"data_dir={tmp_path}", f"output_dir={tmp_path}/runs"])
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        f"error: {tmp_path}/tcga_brca does not exist; to get it: make data-tcga-subtypes (downloads 82 MB; two minutes)"
+    )
+
+
+def test_a_run_keeps_its_name_wherever_data_dir_lies(tmp_path: Path) -> None:
+    names = {run_name(["dataset=tcga_brca", f"data_dir={folder}"]) for folder in ("data", tmp_path)}
+    assert len(names) == 1
+    assert run_name(["dataset=tables", "dataset.path=a"]) != run_name(["dataset=tables", "dataset.path=b"])
+
+
+def test_a_step_is_an_epoch_unless_batches_are_asked_for(overrides: list[str]) -> None:
+    config = compose_config([*overrides, "fusion=sum_ce", "trainer.batch_size=16", "trainer.max_epochs=3", "folds=[0]"])
+    assert resolved(config)["trainer"]["batch_size"] == 16
+    assert result_of(run(config).path)["replicates"][0]["epochs"] == 3
