@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from multimodal_loss.results.collect import aggregate, read_history, read_predictions, read_run, read_runs
+from golden.fakes import fake_outputs
+from multimodal_loss.results.collect import aggregate, read_history, read_outputs, read_predictions, read_run, read_runs
 
 
 def result(**changes: Any) -> dict[str, Any]:
@@ -43,6 +44,15 @@ def test_values_that_are_no_numbers_count_as_missing(tmp_path: Path) -> None:
     for replicate, value in zip(content["replicates"], ["0.9", float("nan")], strict=True):
         replicate["metrics"]["test"]["fused"]["ACC"] = value
     assert read_run(write(tmp_path / "a", content)).values("test/fused/ACC") == {}
+
+
+def test_a_list_with_a_number_per_class_counts_as_its_mean(tmp_path: Path) -> None:
+    content = result()
+    for replicate, used in zip(content["replicates"], ([1, 2, 6], [1, None, 3]), strict=True):
+        replicate["proxies"] = {"used": used, "distinct": []}
+    run = read_run(write(tmp_path / "a", content))
+    assert run.values("proxies/used") == {1: 3.0}
+    assert run.values("proxies/distinct") == {}
 
 
 def test_a_failed_run_says_why_in_one_line(tmp_path: Path) -> None:
@@ -121,3 +131,47 @@ def test_predictions_keep_complete_replicates_only(tmp_path: Path) -> None:
     unequal = {"2/target": np.array([0]), "2/fused": np.ones((2, 2)), "2/modalities": np.ones((2, 3, 2))}
     np.savez(run.path / "predictions.npz", **(whole | part | unequal))
     assert sorted(read_predictions(run)) == ["0/fused", "0/modalities", "0/target"]
+
+
+def test_the_outputs_of_a_replicate(tmp_path: Path) -> None:
+    run = read_run(write(tmp_path / "a", result()))
+    assert read_outputs(run, 0) is None
+    arrays = fake_outputs(classes=3, replicates=2)
+    np.savez(run.path / "predictions.npz", **arrays)
+    outputs = read_outputs(run, 1)
+    assert outputs is not None
+    assert np.array_equal(outputs.proxies, arrays["1/proxies"])
+    assert outputs.train_modalities.shape == (120, 2, 3)
+    assert read_outputs(run, 2) is None
+    assert sorted(read_predictions(run)) == [
+        f"{r}/{part}" for r in (0, 1) for part in ("fused", "modalities", "target")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "array"),
+    [
+        ("proxies", None),
+        ("train_target", None),
+        ("train_modalities", None),
+        ("target", None),
+        ("proxies", np.zeros((3, 4, 6))),
+        ("proxies", np.zeros((3, 0, 2, 3))),
+        ("proxies", np.zeros((2, 4, 2, 3))),
+        ("proxies", np.full((3, 4, 2, 3), np.nan)),
+        ("train_target", np.full(120, 3)),
+        ("train_target", np.full(120, -1)),
+        ("train_target", np.zeros((120, 1), dtype=int)),
+        ("train_target", np.zeros(0, dtype=int)),
+        ("train_modalities", np.ones((119, 2, 3)) / 3),
+        ("train_modalities", np.ones((120, 2, 3))),
+        ("train_modalities", np.full((120, 2, 3), np.nan)),
+        ("modalities", np.ones((60, 2, 4)) / 4),
+        ("proxies", np.array([{"an": "object"}])),
+    ],
+)
+def test_outputs_that_do_not_fit_together_are_none(tmp_path: Path, key: str, array: Any) -> None:
+    run = read_run(write(tmp_path / "a", result()))
+    arrays: dict[str, Any] = fake_outputs(classes=3, replicates=1) | {f"0/{key}": array}
+    np.savez(run.path / "predictions.npz", **{k: v for k, v in arrays.items() if v is not None})
+    assert read_outputs(run, 0) is None

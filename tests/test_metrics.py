@@ -1,6 +1,7 @@
 """Metrics against hand-computed values, literal loops over the definitions, and scikit-learn."""
 
 import math
+import time
 import warnings
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn import metrics as sk
 
 from multimodal_loss.results.metrics import (
     METRICS,
+    RANKING_METRICS,
     SMALLEST_PROBABILITY,
     compute_metrics,
     reliability_bins,
@@ -61,6 +63,10 @@ def test_against_scikit_learn_and_loops(classes: int) -> None:
     assert result["AUC"] == pytest.approx(sk.roc_auc_score(target, ranked, multi_class="ovr", average="macro"))
     positives = target if classes == 2 else np.eye(classes)[target]
     assert result["AP"] == pytest.approx(sk.average_precision_score(positives, ranked, average="macro"))
+    for average in ("weighted", "micro"):
+        auc = sk.roc_auc_score(target, ranked, multi_class="ovr", average=average)
+        assert result[f"AUC_{average}"] == pytest.approx(auc)
+        assert result[f"AP_{average}"] == pytest.approx(sk.average_precision_score(positives, ranked, average=average))
     assert result["NLL"] == pytest.approx(sk.log_loss(target, p))
     brier = sum((p[i, c] - (target[i] == c)) ** 2 for i in range(400) for c in range(classes)) / 400
     assert result["Brier"] == pytest.approx(brier)
@@ -115,12 +121,45 @@ def test_class_absent_from_the_target_leaves_ranking_undefined() -> None:
     result = compute_metrics(np.arange(20) % 2, p)
     assert result["AUC"] is None
     assert result["AP"] is None
-    assert all(isinstance(value, float) for name, value in result.items() if name not in ("AUC", "AP"))
+    undefined = {name for name, value in result.items() if value is None}
+    assert undefined == {"AUC", "AUC_weighted", "AP", "AP_weighted"}
+    one_hot = np.eye(3)[np.arange(20) % 2]
+    assert result["AUC_micro"] == pytest.approx(sk.roc_auc_score(one_hot.ravel(), p.ravel()))
+    assert result["AP_micro"] == pytest.approx(sk.average_precision_score(one_hot.ravel(), p.ravel()))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         one_class = compute_metrics(np.zeros(4, dtype=int), np.tile([0.7, 0.3], (4, 1)))
-    assert one_class["AUC"] is None
+    assert [one_class[name] for name in RANKING_METRICS] == [None] * 6
     assert one_class["MCC"] == 0.0
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_ranking_with_equal_scores_is_scikit_learns(classes: int) -> None:
+    """Eighths, which sum to 1 exactly: most samples share their score with others, of other classes too."""
+    target, p = random_predictions(300, classes, seed=3)
+    p = np.random.default_rng(0).multinomial(8, p) / 8
+    result = compute_metrics(target, p)
+    ranked, one_hot = (p[:, 1], target) if classes == 2 else (p, np.eye(classes)[target])
+    for average in ("macro", "weighted", "micro"):
+        suffix = "" if average == "macro" else f"_{average}"
+        auc = sk.roc_auc_score(one_hot, ranked, average=average)
+        assert result[f"AUC{suffix}"] == pytest.approx(auc)
+        assert result[f"AP{suffix}"] == pytest.approx(sk.average_precision_score(one_hot, ranked, average=average))
+
+
+def test_two_classes_have_one_auc_and_one_ap_whatever_the_average() -> None:
+    result = compute_metrics(*random_predictions(100, 2))
+    for metric in ("AUC", "AP"):
+        assert result[metric] == result[f"{metric}_weighted"] == result[f"{metric}_micro"]
+
+
+def test_many_modalities_and_classes_are_scored_in_time() -> None:
+    """19 modalities of 18 classes on 9,894 samples take two seconds; the limit leaves room for a busy machine."""
+    target, p = random_predictions(9_894, 18)
+    start = time.process_time()
+    for _ in range(3):
+        compute_metrics(target, p)
+    assert (time.process_time() - start) / 3 * 19 < 6
 
 
 @pytest.mark.parametrize(

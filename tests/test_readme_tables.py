@@ -1,16 +1,20 @@
 """scripts/update_readme.py: the README's tables come from the committed results and from nothing else."""
 
 import importlib.util
+import io
 import json
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from rich.console import Console
 
 from golden.fakes import fake_name, fake_result, write_run
-from multimodal_loss.reporting import tables
+from multimodal_loss.report import report
+from multimodal_loss.reporting import significance, tables
 from multimodal_loss.reporting.layouts import LAYOUTS
 from multimodal_loss.reporting.provenance import provenance
+from multimodal_loss.reporting.significance import Comparison
 from multimodal_loss.results.collect import read_runs
 
 ROOT = Path(__file__).parents[1]
@@ -60,6 +64,27 @@ def test_a_block_is_filled_and_the_rest_stays(tmp_path: Path, results: Path) -> 
     assert "**95.8 ± 0.8**" in text and "96.0 ± 1.8" in text
     assert "Computed 2026-01-01 on an example CPU (cpu), torch 2.14.1, commit 0123456789" in text
     assert run(readme, results, "--check") == 0
+
+
+def test_what_stands_beside_the_cells_is_shown(tmp_path: Path) -> None:
+    name = "figure_5_tcga_kipan"
+    layout, folder = LAYOUTS[name], tmp_path / "results" / name
+    config = {"dataset": {"name": "tcga_kipan"}}
+    result = fake_result([0.9] * 5, device="cuda", hardware={"cpu": "C", "gpu": "G", "threads": 2}, config=config)
+    write_run(tmp_path / "runs" / fake_name(layout.cells[0].overrides), result)
+    report(tmp_path / "runs", tmp_path / "report", [name], tmp_path / "results", fake_name, Console(file=io.StringIO()))
+    comparisons = [Comparison("MultiModal", "SUM", 5, 1.0, 9.0, 0.001, 0.01)]
+    (folder / "significance.csv").write_text(significance.to_csv(comparisons))
+    readme = tmp_path / "README.md"
+    readme.write_text(f"<!-- {name}:begin --><!-- {name}:end -->")
+    assert run(readme, tmp_path / "results") == 0
+    text = readme.read_text()
+    assert "not the paper's data" in text and "| reference |" in text
+    assert "alone, on G." in text and "on C, G (cuda)" in text
+    assert "MultiModal is above SUM." in text
+    assert f"(outputs/results/{name}/figure_5.png)" in text
+    (folder / "significance.csv").write_text("first,second\na,b\n")
+    assert run(readme, tmp_path / "results") == 2
 
 
 def test_a_table_without_results_says_how_to_compute_it(tmp_path: Path) -> None:

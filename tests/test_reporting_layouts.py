@@ -9,7 +9,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from multimodal_loss.configuration import run_name
-from multimodal_loss.reporting.layouts import APPENDIX_B_MAX_EPOCHS, LAYOUTS, Overrides
+from multimodal_loss.reporting.layout import Overrides
+from multimodal_loss.reporting.layouts import APPENDIX_B_MAX_EPOCHS, LAYOUTS
 from multimodal_loss.reporting.paper import paper_numbers
 
 CONF = Path(__file__).parents[1] / "conf" / "experiment"

@@ -127,9 +127,14 @@ def test_saved_results_are_small_and_say_what_they_are(built: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {
         "cells.csv",
         "environment.json",
+        "modalities.csv",
         "overview.png",
         "figure_4_noisy_modalities_2.png",
     }
+    modalities = (folder / "modalities.csv").read_text().splitlines()
+    assert modalities[0] == "condition,method,replicate,modality,ACC,NLL,Brier,ECE,entropy,confidence_gap"
+    assert modalities[1] == "noisy_modalities_2,Unimodal m1,0,m1,0.86,0.14,0.21,0.02,0.3,0.01"
+    assert len(modalities) == 1 + 5 * (1 + 1 + 4 + 4)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 500_000
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["note"] == "23 of 27 cells are not complete"
@@ -228,4 +233,6 @@ def test_the_report_loads_no_training_code_and_leaves_pyplot_alone() -> None:
     code = "import sys, multimodal_loss.report; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert "multimodal_loss.reporting.figures" in loaded
-    assert not [name for name in loaded if name.startswith(("multimodal_loss.training", "matplotlib.pyplot", "hydra"))]
+    assert not [
+        name for name in loaded if name.startswith(("multimodal_loss.training", "matplotlib.pyplot", "hydra", "umap"))
+    ]

@@ -10,7 +10,8 @@ import pytest
 from golden.fakes import fake_name, fake_result, write_run
 from golden.regenerate import FOLDER, LAYOUT, expected_files, filled, write_sweep
 from multimodal_loss.reporting import tables
-from multimodal_loss.reporting.layouts import LAYOUTS, Cell, Column, Layout, Row
+from multimodal_loss.reporting.layout import Cell, Column, Layout, Row
+from multimodal_loss.reporting.layouts import LAYOUTS
 from multimodal_loss.reporting.paper import PaperNumber
 from multimodal_loss.reporting.tables import FilledCell, FilledTable, Footnotes
 from multimodal_loss.results.collect import read_runs

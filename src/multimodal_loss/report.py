@@ -6,7 +6,7 @@ Exit codes: 0 written (also when every cell is still missing), 1 the output cann
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NoReturn
@@ -16,15 +16,18 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from multimodal_loss.errors import UserError
-from multimodal_loss.reporting import figures, tables
-from multimodal_loss.reporting.conditions import Findings, findings
-from multimodal_loss.reporting.layouts import LAYOUTS, Column
+from multimodal_loss.reporting import figures, significance, tables
+from multimodal_loss.reporting.conditions import findings, sources_csv
+from multimodal_loss.reporting.layout import Column, Layout
+from multimodal_loss.reporting.layouts import LAYOUTS
 from multimodal_loss.reporting.page import Section, render
 from multimodal_loss.reporting.provenance import provenance
 from multimodal_loss.reporting.tables import FilledTable, RunName
 from multimodal_loss.results.collect import Run, read_runs
 from multimodal_loss.results.run_directory import WriteError, write_atomically
 
+OVERVIEW_CAPTION = "The table as a picture: ours with every replicate as a light dot"
+FIGURE_5_CAPTION = "Mean over folds, the sample standard deviation shaded, every fold a light dot."
 DISTANCE_COLOURS = ("green", "cyan", "yellow", "red")
 
 
@@ -62,19 +65,30 @@ def report(
     runs, run_name, console = read_runs(runs_folder), cached(run_name or _run_name), console or _console()
 
     wanted = [layout for layout in LAYOUTS.values() if (layout.name in names if names else layout.profile == "full")]
-    filled = [tables.fill(layout, runs, run_name) for layout in wanted]
-    shown = [table for table in filled if names or table.layout.name == "table_1" or table.runs]
-    absent = [table.layout for table in filled if table not in shown]
+    filled = [tables.fill(layout, runs if _could_fill(layout, runs) else {}, run_name) for layout in wanted]
+    shown = [table for table in filled if names or table.layout.name == "table_1" or _is_started(table)]
+    # A table on other data than the paper's is an offer that the paper's own table makes.
+    absent = [table.layout for table in filled if table not in shown and not table.layout.reference]
 
     sections = [_section(table, runs, run_name, output) for table in shown]
     used = {run.name: run for table in shown for run in table.runs}
     page = output / "index.html"
     write(page, render(sections, absent, provenance(list(used.values())), str(runs_folder)).encode())
     for section in sections:
-        _print(console, section.table)
+        _print(console, section)
         if save_results and section.table.has_values:
-            _save_results(save_results / section.table.layout.name, section.table, section.findings)
+            _save_results(save_results / section.table.layout.name, section)
     return page
+
+
+def _could_fill(layout: Layout, runs: Mapping[str, Run]) -> bool:
+    """Whether any run may be of the layout's dataset; one without a result may be. Spares naming hundreds of runs."""
+    names = {run.get("config/dataset/name") for run in runs.values()}
+    return not layout.dataset or not names.isdisjoint({None, layout.dataset})
+
+
+def _is_started(table: FilledTable) -> bool:
+    return len(table.runs) > table.layout.shared_runs
 
 
 def write(path: Path, content: bytes) -> None:
@@ -103,18 +117,31 @@ def _section(table: FilledTable, runs: Mapping[str, Run], run_name: RunName, out
     write(output / f"{name}.csv", tables.long_csv(table).encode())
     every = [findings(condition, table.layout, runs, run_name) for condition in table.layout.conditions]
     found = [one for one in every if one]
-    drawn = {title: figure for one in found for title, figure in one.pictures.items()}
-    if table.has_values and table.has_paper:
-        drawn[f"{name}_overview"] = figures.comparison_figure(table)
-    pictures = {}
-    for title, figure in drawn.items():
-        pictures[title] = figures.save(figure, "svg")
-        write(output / "figures" / f"{title}.svg", pictures[title])
-    return Section(table, found, pictures)
+    own = list(_pictures(table))
+    svgs = {}
+    for picture in [*own, *(picture for one in found for picture in one.pictures)]:
+        svgs[picture.name] = figures.save(picture.figure, "svg")
+        write(output / "figures" / f"{picture.name}.svg", svgs[picture.name])
+    return Section(table, found, own, significance.compare(table), svgs)
 
 
-def _save_results(folder: Path, table: FilledTable, findings: Sequence[Findings]) -> None:
-    """The small files that are committed: cells, where they come from, and pictures for the README."""
+def _pictures(table: FilledTable) -> Iterator[figures.Picture]:
+    """What is drawn from a table's cells alone."""
+    name = table.layout.name
+    if not table.has_values:
+        return
+    if table.layout.kind == "figure_5":
+        figure = figures.proxy_number_figure(table)
+        yield figures.Picture(name, "Figure 5", FIGURE_5_CAPTION, figure, png="figure_5", dpi=120)
+    elif table.has_paper or table.has_reference:
+        caption = OVERVIEW_CAPTION + (", beside the paper's mean and standard deviation." if table.has_paper else ".")
+        figure = figures.comparison_figure(table)
+        yield figures.Picture(f"{name}_overview", "Overview", caption, figure, png="overview", dpi=120)
+
+
+def _save_results(folder: Path, section: Section) -> None:
+    """The small files that are committed: cells, where they come from, what they are judged by, and pictures."""
+    table = section.table
     incomplete = sum(cell.state != "complete" for cell in table.cells.values())
     environment = {
         "table": table.layout.name,
@@ -124,12 +151,16 @@ def _save_results(folder: Path, table: FilledTable, findings: Sequence[Findings]
     }
     write(folder / "cells.csv", tables.long_csv(table).encode())
     write(folder / "environment.json", (json.dumps(environment, indent=2, sort_keys=True) + "\n").encode())
-    if table.has_paper:
-        write(folder / "overview.png", figures.save(figures.comparison_figure(table), "png", dpi=120))
-    for found in findings:
-        for name, figure in found.pictures.items():
-            if name.startswith("figure_4"):
-                write(folder / f"{name}.png", figures.save(figure, "png", dpi=100))
+    if section.significance:
+        write(folder / "significance.csv", significance.to_csv(section.significance).encode())
+    sources = [line for found in section.findings for line in found.sources]
+    if sources:
+        write(folder / "modalities.csv", sources_csv(sources).encode())
+    if table.layout.kind == "figure_5":
+        write(folder / "figure_5.csv", tables.wide_csv(table).encode())
+    for picture in [*section.own, *(picture for found in section.findings for picture in found.pictures)]:
+        if picture.png:
+            write(folder / f"{picture.png}.png", figures.save(picture.figure, "png", dpi=picture.dpi))
 
 
 def _console() -> Console:
@@ -137,21 +168,20 @@ def _console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=110)
 
 
-def _print(console: Console, table: FilledTable) -> None:
+def _print(console: Console, section: Section) -> None:
     """The table on the screen, its long side downwards so that it fits."""
-    layout, footnotes = table.layout, tables.Footnotes()
-    sideways = len(layout.columns) > len(layout.rows)
+    table, footnotes = section.table, tables.Footnotes()
+    layout, columns = table.layout, [column for column in table.layout.columns if column.drawn]
+    sideways = len(columns) > len(layout.rows)
     screen = RichTable(
         title=Text(layout.title), caption=Text(tables.summary(table)), show_lines=True, title_justify="left"
     )
     screen.add_column(Text("" if sideways else layout.corner))
-    for heading in (
-        [table.row_title(row) for row in layout.rows] if sideways else [c.full_title for c in layout.columns]
-    ):
+    for heading in [table.row_title(row) for row in layout.rows] if sideways else [c.full_title for c in columns]:
         screen.add_column(Text(heading), justify="right")
-    grid = [[_screen_cell(table[row, c], c, footnotes) for c in layout.columns] for row in layout.rows]
+    grid = [[_screen_cell(table[row, c], c, footnotes) for c in columns] for row in layout.rows]
     if sideways:
-        for column, line in zip(layout.columns, zip(*grid, strict=True), strict=True):
+        for column, line in zip(columns, zip(*grid, strict=True), strict=True):
             screen.add_row(Text(column.full_title), *line)
     else:
         for row, cells in zip(layout.rows, grid, strict=True):
@@ -160,6 +190,8 @@ def _print(console: Console, table: FilledTable) -> None:
     for number, note in footnotes:
         console.print(Text(f"[{number}] {note}"))
     console.print(Text(tables.conventions(table)))
+    if section.verdict:
+        console.print(Text(section.verdict))
     if any(cell.state != "complete" for cell in table.cells.values()):
         console.print(Text(f"To fill what is missing: {layout.command}"))
     console.print()
@@ -170,8 +202,9 @@ def _screen_cell(cell: tables.FilledCell | None, column: Column, footnotes: tabl
         return Text()
     colour = "" if cell.distance_class is None else DISTANCE_COLOURS[cell.distance_class]
     text = Text(tables.ours_text(cell, column), style="bold" if cell.n else "dim")
-    if cell.paper:
-        text.append(f"\npaper {tables.paper_text(cell, column)}", style="not bold dim")
+    if cell.published:
+        label = "paper" if cell.paper else "reference"
+        text.append(f"\n{label} {tables.paper_text(cell, column)}", style="not bold dim")
     if cell.difference is not None:
         text.append(f"\n{tables.difference_text(cell, column)}", style=f"not bold {colour}")
     note = footnotes.mark(cell.note)

@@ -107,3 +107,37 @@ def fake_predictions(
 def write_predictions(folder: Path, arrays: dict[str, NDArray[Any]]) -> None:
     with (folder / "predictions.npz").open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
+
+
+def fake_outputs(
+    classes: int, replicates: int, samples: int = 60, per_class: int = 4, modalities: int = 2
+) -> dict[str, NDArray[Any]]:
+    """Predictions of several classes with all that a MultiModal run stores: training outputs and proxies too.
+
+    Each class has two subgroups: in the one the first modality is right, in the other the last. Its proxies 0 and 1 lie
+    on these subgroups, proxy 2 is unused, all further ones are dead (zero).
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    for r in range(replicates):
+        generator = np.random.default_rng(100 + r)
+
+        def outputs(target: NDArray[np.int64], generator: np.random.Generator = generator) -> NDArray[np.float32]:
+            strength = np.where(np.arange(modalities) == 0, 4.0, 0.5) * np.ones((len(target), 1))
+            strength[1::2] = strength[1::2, ::-1]
+            scores = strength[:, :, None] * np.eye(classes)[target][:, None] + generator.normal(
+                scale=0.5, size=(len(target), modalities, classes)
+            )
+            exponential = np.exp(scores)
+            return (exponential / exponential.sum(axis=2, keepdims=True)).astype(np.float32)
+
+        target, train = np.arange(samples) // 2 % classes, np.arange(2 * samples) // 2 % classes
+        test_outputs, train_outputs = outputs(target), outputs(train)
+        proxies = np.zeros((classes, per_class, modalities, classes), dtype=np.float32)
+        for c in range(classes):
+            own = np.flatnonzero(train == c)
+            proxies[c, 0], proxies[c, 1] = (train_outputs[own[part::2]].mean(axis=0) for part in (0, 1))
+            proxies[c, 2, :, (c + 1) % classes] = 1
+        proxies /= np.maximum(np.linalg.norm(proxies, axis=(2, 3), keepdims=True), 1e-12)
+        arrays |= {f"{r}/target": target, f"{r}/modalities": test_outputs, f"{r}/fused": test_outputs.mean(axis=1)}
+        arrays |= {f"{r}/train_target": train, f"{r}/train_modalities": train_outputs, f"{r}/proxies": proxies}
+    return arrays

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from golden.fakes import fake_name, fake_result, write_run
 from multimodal_loss.reporting import tables
-from multimodal_loss.reporting.layouts import Cell, Column, Layout, Row
+from multimodal_loss.reporting.layout import Cell, Column, Layout, Row
 from multimodal_loss.reporting.tables import FilledTable
 from multimodal_loss.results.collect import read_runs
 

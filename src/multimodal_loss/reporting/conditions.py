@@ -1,16 +1,19 @@
-"""What is shown below a table for one data condition: Figure 4, reliability, training curves, calibration, proxies."""
+"""What is shown below a table for one data condition: Figure 4, reliability, training curves, calibration, what is left
+of each modality's own prediction, proxies.
+"""
 
+import csv
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from multimodal_loss.reporting import figures
-from multimodal_loss.reporting.figures import Line
-from multimodal_loss.reporting.layouts import Condition, Layout, Shown
+from multimodal_loss.reporting import appendix_c, figures
+from multimodal_loss.reporting.figures import Line, Picture
+from multimodal_loss.reporting.layout import Condition, Layout, Shown
 from multimodal_loss.reporting.tables import RunName
 from multimodal_loss.results.collect import Aggregate, Run, aggregate, lookup, read_history, read_predictions
 from multimodal_loss.results.metrics import CALIBRATION_METRICS, ReliabilityBins, reliability_bins
@@ -18,6 +21,20 @@ from multimodal_loss.results.metrics import CALIBRATION_METRICS, ReliabilityBins
 FUSED = "fused"
 CALIBRATION_COLUMNS = ("ACC", *CALIBRATION_METRICS)
 PROXY_COUNTS = ("alive", "used", "distinct")
+KEPT_METRICS = ("ACC", "NLL", "ECE")  # of a modality's own prediction, inside a fused model and alone
+
+FIGURE_4_CAPTION = (
+    "Share of test samples by the probability that each modality alone gives to their true class; all replicates "
+    "pooled, each modality sums to 100 %."
+)
+RELIABILITY_CAPTION = (
+    "Accuracy against confidence of each modality's own prediction and of the fused one, 15 bins, all replicates "
+    "pooled. On the diagonal a model is as often right as it is sure; below it is over-confident."
+)
+TRAINING_CAPTION = (
+    "Training loss, light lines for single replicates and a strong one for their mean. Methods minimise different "
+    "losses: compare shapes and lengths, not heights."
+)
 
 
 @dataclass(frozen=True)
@@ -37,13 +54,41 @@ class ProxyLine:
 
 
 @dataclass(frozen=True)
+class KeptLine:
+    """A modality's own prediction inside a fused model, beside the network trained on that modality alone.
+
+    `difference` is that of the accuracies, inside - alone, replicate by replicate.
+    """
+
+    method: str
+    modality: str
+    inside: Mapping[str, Aggregate]
+    alone: Mapping[str, Aggregate]
+    difference: Aggregate
+
+
+@dataclass(frozen=True)
+class SourceLine:
+    """One replicate's metrics of one prediction: a modality's own, or the fused one."""
+
+    condition: str
+    method: str
+    replicate: int
+    modality: str
+    metrics: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
 class Findings:
-    """`pictures` maps a file name to a figure; it lacks those for which nothing is stored."""
+    """`pictures` lacks those for which nothing is stored; `note` says how to get them."""
 
     condition: Condition
-    pictures: Mapping[str, Figure]
+    pictures: Sequence[Picture]
     calibration: Sequence[CalibrationLine]
+    kept: Sequence[KeptLine]
     proxies: Sequence[ProxyLine]
+    sources: Sequence[SourceLine]
+    note: str = ""
 
 
 def findings(condition: Condition, layout: Layout, runs: Mapping[str, Run], run_name: RunName) -> Findings | None:
@@ -52,25 +97,75 @@ def findings(condition: Condition, layout: Layout, runs: Mapping[str, Run], run_
     found = [(shown, run) for shown, run in named if run and run.state == "done" and run.profile == layout.profile]
     if not found:
         return None
+    draw = appendix_c.pictures if layout.kind == "appendix_c" else _pictures
+    judged = found if layout.kind == "table" else []  # elsewhere the runs are those of a table that says it
+    pictures = list(draw(condition, found))
     return Findings(
         condition,
-        dict(_pictures(condition, found)),
-        [line for shown, run in found for line in calibration(shown.label, run)],
+        pictures,
+        [line for shown, run in judged for line in calibration(shown.label, run)],
+        kept(judged),
         [line for shown, run in found for line in proxies(shown.label, run)],
+        [line for shown, run in judged for line in per_replicate(condition.key, shown.label, run)],
+        note=appendix_c.NOTHING_STORED if layout.kind == "appendix_c" and not pictures else "",
     )
 
 
-def calibration(label: str, run: Run) -> list[CalibrationLine]:
-    """A line per modality and one for the fused prediction, which says nothing new where there is one modality."""
+def source_paths(run: Run) -> dict[str, str]:
+    """Where each prediction's metrics are: a path per modality, and the fused one, which says nothing new where there
+    is one modality.
+    """
     paths = {name: f"test/modalities/{name}" for name in run.modalities}
-    if len(paths) != 1:
-        paths[FUSED] = "test/fused"
+    return paths if len(paths) == 1 else {**paths, FUSED: "test/fused"}
+
+
+def calibration(label: str, run: Run) -> list[CalibrationLine]:
+    """A line per prediction of which anything is known."""
     lines = []
-    for source, path in paths.items():
+    for source, path in source_paths(run).items():
         metrics = {metric: aggregate(run.values(f"{path}/{metric}").values()) for metric in CALIBRATION_COLUMNS}
         if any(metric.n for metric in metrics.values()):
             lines.append(CalibrationLine(label, source, metrics))
     return lines
+
+
+def kept(found: Sequence[tuple[Shown, Run]]) -> list[KeptLine]:
+    """A line for each modality of each fused model whose modality was also trained alone."""
+    alone = {run.modalities[0]: run for shown, run in found if shown.method == "unimodal" and len(run.modalities) == 1}
+    lines = []
+    for shown, run in found:
+        for name in run.modalities if len(run.modalities) > 1 else ():
+            if name not in alone:
+                continue
+            values = [one.values(f"test/modalities/{name}/ACC") for one in (run, alone[name])]
+            paired = [values[0][r] - values[1][r] for r in values[0] if r in values[1]]
+            inside, outside = (
+                {m: aggregate(one.values(f"test/modalities/{name}/{m}").values()) for m in KEPT_METRICS}
+                for one in (run, alone[name])
+            )
+            lines.append(KeptLine(shown.label, name, inside, outside, aggregate(paired)))
+    return lines
+
+
+def per_replicate(condition: str, label: str, run: Run) -> list[SourceLine]:
+    lines = []
+    for source, path in source_paths(run).items():
+        metrics = {metric: run.values(f"{path}/{metric}") for metric in CALIBRATION_COLUMNS}
+        for number in run.replicates:
+            row = {metric: values.get(number) for metric, values in metrics.items()}
+            lines.append(SourceLine(condition, label, number, source, row))
+    return lines
+
+
+def sources_csv(lines: Sequence[SourceLine]) -> str:
+    """Fractions and nats, eight digits; empty where a metric is undefined."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["condition", "method", "replicate", "modality", *CALIBRATION_COLUMNS])
+    for line in lines:
+        numbers = ["" if value is None else f"{value:.8g}" for value in line.metrics.values()]
+        writer.writerow([line.condition, line.method, line.replicate, line.modality, *numbers])
+    return text.getvalue()
 
 
 def proxies(label: str, run: Run) -> list[ProxyLine]:
@@ -94,7 +189,7 @@ def proxies(label: str, run: Run) -> list[ProxyLine]:
     ]
 
 
-def _pictures(condition: Condition, found: Sequence[tuple[Shown, Run]]) -> Iterator[tuple[str, Figure]]:
+def _pictures(condition: Condition, found: Sequence[tuple[Shown, Run]]) -> Iterator[Picture]:
     lines = _lines([shown for shown, _ in found])
     panels: dict[str, dict[str, NDArray[np.float64]]] = {}
     sources: dict[str, dict[Line, ReliabilityBins]] = {}
@@ -108,14 +203,18 @@ def _pictures(condition: Condition, found: Sequence[tuple[Shown, Run]]) -> Itera
                 sources.setdefault(source, {})[line] = bins
         curves[line] = read_history(run)
     if panels:
-        yield f"figure_4_{condition.key}", figures.true_class_panels(panels)
+        name = f"figure_4_{condition.key}"
+        figure = figures.true_class_panels(panels)
+        yield Picture(name, "Figure 4: probability of the true class, per modality", FIGURE_4_CAPTION, figure, png=name)
     if FUSED in sources:  # last, as in the tables
         sources[FUSED] = sources.pop(FUSED)
     if sources:
-        yield f"reliability_{condition.key}", figures.reliability_figure(sources)
+        figure = figures.reliability_figure(sources)
+        yield Picture(f"reliability_{condition.key}", "Reliability", RELIABILITY_CAPTION, figure)
     drawn = {line: replicates for line, replicates in curves.items() if replicates}
     if drawn:
-        yield f"training_{condition.key}", figures.training_figure(drawn)
+        figure = figures.training_figure(drawn)
+        yield Picture(f"training_{condition.key}", "Training curves", TRAINING_CAPTION, figure)
 
 
 def _lines(shown: Sequence[Shown]) -> list[Line]:

@@ -34,6 +34,8 @@ METHOD_COLOURS = {
     "soft_triple": PURPLE,
     "proxy_anchor": SKY,
     "multimodal": VERMILION,
+    "multitask": "#222222",
+    "logistic": "#b8a000",
 }
 LINE_STYLES = ("-", "--", ":", "-.")
 STYLE: Any = {  # matplotlib types its keys one by one
@@ -60,6 +62,21 @@ STYLE: Any = {  # matplotlib types its keys one by one
 BINS = 10
 POINTS_PER_CURVE = 250
 SMALLEST_SHARE_OF_BIN = 0.001  # reliability of fewer samples than this is noise
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with the file name that it is written under and what the page says about it.
+
+    `png`: its name among the committed results; empty if it is not among them.
+    """
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+    png: str = ""
+    dpi: int = 100
 
 
 @dataclass(frozen=True)
@@ -108,7 +125,7 @@ def true_class_panels(panels: Mapping[str, Mapping[str, Floats]]) -> Figure:
     """The paper's Figure 4: one panel per method, from title to modality to shares."""
     modalities = list(dict.fromkeys(name for shares in panels.values() for name in shares))
     with matplotlib.rc_context(STYLE):
-        figure, axes = _grid(len(panels), columns=4, width=2.6, height=2.1)
+        figure, axes = grid(len(panels), columns=4, width=2.6, height=2.1)
         for ax, (title, shares) in zip(axes, panels.items(), strict=True):
             ax.set_title(title)
             if len(modalities) <= len(MODALITY_COLOURS):
@@ -157,7 +174,7 @@ def reliability_figure(sources: Mapping[str, Mapping[Line, ReliabilityBins]]) ->
     Below the diagonal a model is over-confident. Bins with fewer than one in a thousand of the samples are left out.
     """
     with matplotlib.rc_context(STYLE):
-        figure, axes = _grid(len(sources), columns=4, width=2.6, height=2.5)
+        figure, axes = grid(len(sources), columns=4, width=2.6, height=2.5)
         handles: dict[Line, Any] = {}
         for ax, (title, lines) in zip(axes, sources.items(), strict=True):
             ax.set_title(title)
@@ -181,18 +198,26 @@ def reliability_figure(sources: Mapping[str, Mapping[Line, ReliabilityBins]]) ->
 def comparison_figure(table: FilledTable) -> Figure:
     """A table as a picture: ours (mean +- sd, each replicate a light dot) beside the paper's.
 
-    The table's shorter side makes the panels.
+    The table's shorter side makes the panels. Panels share the horizontal axis where all columns have one unit and no
+    panel stands for a metric of its own.
     """
-    rows, columns = table.layout.rows, table.layout.columns
+    rows, columns = table.layout.rows, [column for column in table.layout.columns if column.drawn]
     if len(rows) <= len(columns):
         panels = {row.full_title: {column.full_title: table[row, column] for column in columns} for row in rows}
     else:
         panels = {column.full_title: {row.full_title: table[row, column] for row in rows} for column in columns}
     names = [*reversed(next(iter(panels.values())))]
+    units = list(dict.fromkeys(column.unit for column in columns))
+    per_line = len(panels) if len(panels) <= 4 else 3
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(1.4 + 2.6 * len(panels), 1.0 + 0.3 * len(names)), layout="constrained")
-        axes = figure.subplots(1, len(panels), sharey=True, sharex=True, squeeze=False)[0]
-        for ax, (title, cells) in zip(axes, panels.items(), strict=True):
+        lines = math.ceil(len(panels) / per_line)
+        size = 1.4 + 2.6 * per_line, 1.0 + 0.3 * len(names) * lines
+        figure = Figure(figsize=size, layout="constrained")
+        places = figure.subplots(lines, per_line, sharey=True, sharex=len(units) == 1, squeeze=False)
+        axes = [ax for line in places for ax in line]
+        for unused in axes[len(panels) :]:
+            unused.set_visible(False)
+        for ax, (title, cells) in zip(axes, panels.items(), strict=False):
             ax.set_title(title)
             ax.grid(axis="y", visible=False)
             for place, name in enumerate(names):
@@ -201,8 +226,45 @@ def comparison_figure(table: FilledTable) -> Figure:
         axes[0].set_ylim(-0.6, len(names) - 0.4)
         handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
         figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=2)
-        figure.supxlabel("percent, mean \N{PLUS-MINUS SIGN} sample standard deviation", fontsize=9, color=QUIET)
+        label = f"{' or '.join(units)}, mean \N{PLUS-MINUS SIGN} sample standard deviation"
+        figure.supxlabel(label, fontsize=9, color=QUIET)
     return figure
+
+
+def proxy_number_figure(table: FilledTable) -> Figure:
+    """The paper's Figure 5: each column against the number of proxies, which ends the row's key.
+
+    A line through the means, the sample standard deviation shaded, each replicate a light dot; the paper's number where
+    there is one.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = grid(len(table.layout.columns), columns=2, width=3.6, height=2.5)
+        for ax, column in zip(axes, table.layout.columns, strict=True):
+            ax.set_title(column.full_title)
+            ax.set_ylabel(column.unit)
+            _against_proxies(ax, [(int(row.key.partition("=")[2]), table[row, column]) for row in table.layout.rows])
+        handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=3)
+        figure.supxlabel("proxies per class", fontsize=9, color=QUIET)
+    return figure
+
+
+def _against_proxies(ax: Axes, cells: Sequence[tuple[int, FilledCell | None]]) -> None:
+    found = [(k, cell, cell.mean) for k, cell in cells if cell and cell.mean is not None]
+    if found:
+        numbers, means = np.array([k for k, *_ in found]), np.array([mean for *_, mean in found])
+        spread = np.array([cell.sd or 0.0 for _, cell, _ in found])
+        ax.fill_between(numbers, means - spread, means + spread, color=BLUE, alpha=0.18, lw=0)
+        ax.plot(numbers, means, "o-", color=BLUE, markersize=4, label="ours, mean \N{PLUS-MINUS SIGN} sd")
+    for k, filled, _ in found:
+        values = [value for value in filled.values if value is not None]
+        ax.plot([k] * len(values), values, "o", color=SKY, alpha=0.7, markersize=2.5, mew=0, label="each replicate")
+    for k, cell in cells:
+        if cell and cell.paper and cell.paper.mean is not None:
+            ax.errorbar(k, cell.paper.mean, cell.paper.sd, fmt="s", color="#8a8a8a", markersize=4, label="paper")
+    ax.set_xscale("log")
+    ax.set_xticks([k for k, _ in cells], [str(k) for k, _ in cells])
+    ax.minorticks_off()
 
 
 def line_style(position: int) -> str:
@@ -210,7 +272,7 @@ def line_style(position: int) -> str:
     return LINE_STYLES[position % len(LINE_STYLES)]
 
 
-def _grid(panels: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+def grid(panels: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     """As many axes as panels, `columns` to a line."""
     columns = min(columns, panels)
     rows = math.ceil(panels / columns)

@@ -5,100 +5,24 @@ it shows and the paper's number for it. To add a table: write a function that re
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from multimodal_loss.reporting.paper import PaperKey
-
-Overrides = tuple[str, ...]
+from multimodal_loss.reporting import layouts_tcga
+from multimodal_loss.reporting.layout import (
+    METHOD_TITLES,
+    PAPER_METHODS,
+    Cell,
+    Column,
+    Condition,
+    Layout,
+    Overrides,
+    Row,
+    Shown,
+)
 
 # The iteration cap of the tuning runs; conf/experiment/appendix_b.yaml states the same number.
 APPENDIX_B_MAX_EPOCHS = 100_000
 
-METHOD_TITLES = {
-    "unimodal": "Unimodal",
-    "sum_ce": "SUM + CE",
-    "weighted_sum_ce": "Weighted SUM + CE",
-    "nn_ce": "NN + CE",
-    "mulmix": "Mulmix",
-    "soft_triple": "SoftTriple",
-    "proxy_anchor": "ProxyAnchor",
-    "multimodal": "MultiModal",
-}
-PAPER_METHODS = tuple(method for method in METHOD_TITLES if method != "weighted_sum_ce")
 NOISE_TITLES = {0: "No noisy modality", 1: "One noisy modality", 2: "Two noisy modalities"}
-
-
-@dataclass(frozen=True)
-class Row:
-    key: str
-    title: str
-    group: str = ""  # neighbouring rows of the same group stand under one heading
-
-    @property
-    def full_title(self) -> str:
-        return f"{self.group}, {self.title}" if self.group else self.title
-
-
-@dataclass(frozen=True)
-class Column:
-    key: str
-    title: str
-    group: str = ""
-    scale: float = 100.0  # from the metric to what is printed: fractions become percent
-    decimals: int = 1
-    signed: bool = False  # a difference: printed with its sign
-
-    @property
-    def full_title(self) -> str:
-        return f"{self.group} {self.title}" if self.group else self.title
-
-
-@dataclass(frozen=True)
-class Cell:
-    row: str
-    column: str
-    overrides: Overrides
-    metric: str = (
-        "test/fused/ACC"  # split, fused or modalities/<name>, metric; or a replicate's entry such as `seconds`
-    )
-    paper: PaperKey | None = None
-    expected: int = 5  # replicates
-    minus: Overrides = ()  # a second run: the cell is the difference of the two, replicate by replicate
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A run in figures and the calibration table. Runs of the same `panel` (unimodal ones) share it in Figure 4."""
-
-    method: str
-    label: str
-    panel: str
-    overrides: Overrides
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One data condition, with the runs that are compared under it in figures and in the calibration table."""
-
-    key: str
-    title: str
-    shown: tuple[Shown, ...]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A table of expected cells. `profile` is the only profile whose runs may fill it."""
-
-    name: str
-    title: str
-    description: str
-    command: str
-    rows: tuple[Row, ...]
-    columns: tuple[Column, ...]
-    cells: tuple[Cell, ...]
-    conditions: tuple[Condition, ...] = ()
-    profile: str = "full"
-    corner: str = ""  # the heading above the row titles
 
 
 def _fusion(method: str, modality: str | None = None) -> Overrides:
@@ -253,7 +177,9 @@ def table_1_readings() -> Layout:
 
 def quick() -> Layout:
     common = ("experiment=quick",)
-    methods = _synthetic_methods(method for method in METHOD_TITLES if method != "unimodal")
+    methods = _synthetic_methods(
+        method for method in METHOD_TITLES if method in ("weighted_sum_ce", *PAPER_METHODS[1:])
+    )
     row = Row("noisy_modalities=2", NOISE_TITLES[2])
     return Layout(
         name="quick",
@@ -273,5 +199,10 @@ def quick() -> Layout:
 
 
 LAYOUTS = {
-    layout.name: layout for layout in (table_1(), table_1_data_seeds(), table_1_readings(), appendix_b(), quick())
+    layout.name: layout
+    for layout in (
+        *(table_1(), table_1_data_seeds(), table_1_readings(), appendix_b()),
+        *layouts_tcga.layouts(),
+        quick(),
+    )
 }

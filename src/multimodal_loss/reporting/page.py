@@ -10,44 +10,31 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from multimodal_loss.reporting import tables
-from multimodal_loss.reporting.conditions import CALIBRATION_COLUMNS, PROXY_COUNTS, Findings
-from multimodal_loss.reporting.layouts import Column, Layout, Row
+from multimodal_loss.reporting import significance, tables
+from multimodal_loss.reporting.conditions import CALIBRATION_COLUMNS, KEPT_METRICS, PROXY_COUNTS, Findings, KeptLine
+from multimodal_loss.reporting.figures import Picture
+from multimodal_loss.reporting.layout import Column, Layout, Row
+from multimodal_loss.reporting.significance import Comparison
 from multimodal_loss.reporting.tables import FilledCell, FilledTable, Footnotes
 from multimodal_loss.results.collect import Aggregate
-
-PICTURE_KINDS = {
-    "figure_4": (
-        "Figure 4: probability of the true class, per modality",
-        (
-            "Share of test samples by the probability that each modality alone gives to their true class; all "
-            "replicates pooled, each modality sums to 100 %."
-        ),
-    ),
-    "reliability": (
-        "Reliability",
-        (
-            "Accuracy against confidence of each modality's own prediction and of the fused one, 15 bins, all "
-            "replicates pooled. On the diagonal a model is as often right as it is sure; below it is over-confident."
-        ),
-    ),
-    "training": (
-        "Training curves",
-        (
-            "Training loss, light lines for single replicates and a strong one for their mean. Methods minimise "
-            "different losses: compare shapes and lengths, not heights."
-        ),
-    ),
-}
 
 
 @dataclass(frozen=True)
 class Section:
-    """A table with everything that stands below it. `pictures` maps file names to SVG files."""
+    """A table with everything that stands below it: `own` pictures are drawn from its cells, those of `findings` from
+    its runs. `svgs` maps the names of both to SVG files.
+    """
 
     table: FilledTable
     findings: Sequence[Findings]
-    pictures: Mapping[str, bytes]
+    own: Sequence[Picture]
+    significance: Sequence[Comparison]
+    svgs: Mapping[str, bytes]
+
+    @property
+    def verdict(self) -> str:
+        """Which differences are real, in a sentence or two; empty where nothing was tested."""
+        return significance.sentence(self.significance)
 
 
 def render(
@@ -84,8 +71,10 @@ def _section(section: Section) -> dict[str, Any]:
         "groups": _column_groups(layout.columns),
         "rows": [_row(table, row, footnotes) for row in layout.rows],
         "footnotes": list(footnotes),
-        "picture": _picture(section.pictures, f"{layout.name}_overview"),
-        "conditions": [_condition(found, section.pictures) for found in section.findings],
+        "pictures": _pictures(section.own, section.svgs),
+        "verdict": section.verdict,
+        "significance": [_comparison(one) for one in section.significance],
+        "conditions": [_condition(found, section.svgs) for found in section.findings],
         "commands": _commands(table),
     }
 
@@ -99,12 +88,13 @@ def _cell(cell: FilledCell | None, column: Column, footnotes: Footnotes) -> dict
     if cell is None:
         return {"state": "empty"}
     values = ", ".join(tables.number(value, column.decimals, column.signed) for value in cell.values)
-    paper_note = footnotes.mark(cell.paper.note) if cell.paper else ""
+    paper_note = footnotes.mark(cell.published.note) if cell.published else ""
+    label = "paper" if cell.paper else "reference"
     return {
         "state": cell.state,
         "distance_class": cell.distance_class,
         "ours": tables.ours_text(cell, column),
-        "paper": f"{tables.paper_text(cell, column)} {paper_note}".strip() if cell.paper else "",
+        "paper": f"{label} {tables.paper_text(cell, column)} {paper_note}".strip() if cell.published else "",
         "difference": tables.difference_text(cell, column) if cell.difference is not None else "",
         "replicates": tables.replicates_text(cell),
         "note": footnotes.mark(cell.note),
@@ -117,35 +107,51 @@ def _column_groups(columns: Sequence[Column]) -> list[tuple[str, int]]:
     return tables.column_groups(columns) if any(column.group for column in columns) else []
 
 
-def _condition(found: Findings, pictures: Mapping[str, bytes]) -> dict[str, Any]:
+def _comparison(one: Comparison) -> tuple[str, str, list[str]]:
+    p_values = [f"{p:.3f}" if p >= 0.0005 else "< 0.001" for p in (one.p, one.p_holm)]
+    real = "real" if one.real else ""
+    difference = tables.number(one.difference, 2, signed=True)
+    return one.first, one.second, [difference, tables.number(one.t, 2, signed=True), *p_values, real, str(one.folds)]
+
+
+def _condition(found: Findings, svgs: Mapping[str, bytes]) -> dict[str, Any]:
     return {
         "title": found.condition.title,
-        "pictures": [
-            {"title": title, "caption": caption, "image": _picture(pictures, f"{kind}_{found.condition.key}")}
-            for kind, (title, caption) in PICTURE_KINDS.items()
-            if f"{kind}_{found.condition.key}" in pictures
-        ],
+        "note": found.note,
+        "pictures": _pictures(found.pictures, svgs),
         "calibration_columns": CALIBRATION_COLUMNS,
         "calibration": [
-            {"method": line.method, "source": line.source, "values": [_mean_sd(m) for m in line.metrics.values()]}
-            for line in found.calibration
+            (line.method, line.source, [_mean_sd(m) for m in line.metrics.values()]) for line in found.calibration
         ],
+        "kept_columns": [f"{metric} {where}" for metric in KEPT_METRICS for where in ("inside", "alone")],
+        "kept": [(line.method, line.modality, _kept(line)) for line in found.kept],
         "proxy_columns": PROXY_COUNTS,
         "proxies": [
-            {"method": line.method, "class": line.class_name, "values": [_mean_sd(c, 1) for c in line.counts.values()]}
-            for line in found.proxies
+            (line.method, line.class_name, [_mean_sd(c, 1) for c in line.counts.values()]) for line in found.proxies
         ],
     }
+
+
+def _kept(line: KeptLine) -> list[str]:
+    pairs = [text for m in KEPT_METRICS for text in (_mean_sd(line.inside[m]), _mean_sd(line.alone[m]))]
+    signed = Column("", "", decimals=3, signed=True)
+    return [*pairs, tables.mean_and_sd(line.difference.mean, line.difference.sd, signed)]
 
 
 def _mean_sd(values: Aggregate, decimals: int = 3) -> str:
     return tables.mean_and_sd(values.mean, values.sd, Column("", "", decimals=decimals))
 
 
-def _picture(pictures: Mapping[str, bytes], name: str) -> str:
-    """A data address: as an image of its own, a picture's ids cannot clash with those of the next."""
-    svg = pictures.get(name)
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}" if svg else ""
+def _pictures(pictures: Sequence[Picture], svgs: Mapping[str, bytes]) -> list[dict[str, str]]:
+    """With data addresses: as an image of its own, a picture's ids cannot clash with those of the next."""
+    return [
+        {
+            "title": picture.title,
+            "caption": picture.caption,
+            "image": f"data:image/svg+xml;base64,{base64.b64encode(svgs[picture.name]).decode()}",
+        }
+        for picture in pictures
+    ]
 
 
 def _commands(table: FilledTable) -> list[str]:

@@ -1,9 +1,9 @@
 """Where the numbers come from: code, versions, hardware and dates of the runs behind a table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from multimodal_loss.results.collect import Run
+from multimodal_loss.results.collect import Run, lookup
 
 
 def provenance(runs: Sequence[Run]) -> dict[str, Any]:
@@ -14,13 +14,44 @@ def provenance(runs: Sequence[Run]) -> dict[str, Any]:
         "runs": len(runs),
         "first_started": started[0] if started else None,
         "last_ended": ended[-1] if ended else None,
-        # Replicates of a run train together: its longest one is its time.
-        "training_seconds": round(sum(max(run.values("seconds").values(), default=0.0) for run in runs), 1),
+        "training_seconds": round(sum(map(_seconds, runs)), 1),
         "git": _distinct(filter(None, map(_git, runs))),
         "device": _distinct(run.get("device") for run in runs if run.get("device")),
         "hardware": _merged([run.get("hardware") for run in runs]),
         "versions": _merged([run.get("versions") for run in runs]),
     }
+
+
+def machine(results: Iterable[Mapping[str, Any]]) -> str:
+    """The processors that the runs used, as text; empty where none is recorded. `results` may also be one environment
+    that `provenance` made.
+    """
+    return ", ".join(dict.fromkeys(name for result in results for name in _processors(result)))
+
+
+def _processors(result: Mapping[str, Any]) -> list[str]:
+    devices, names = _listed(lookup(result, "device")), []
+    if any(device.startswith("cuda") for device in devices):
+        names += _listed(lookup(result, "hardware/gpu"))
+    if any(not device.startswith("cuda") for device in devices):
+        threads = " or ".join(_listed(lookup(result, "hardware/threads")))
+        names += [
+            f"{cpu} ({threads} thread{'s' * (threads != '1')})" for cpu in _listed(lookup(result, "hardware/cpu"))
+        ]
+    return names
+
+
+def _listed(value: object) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [str(one) for one in values if one is not None]
+
+
+def _seconds(run: Run) -> float:
+    """Training time of a run: of all replicates where each trains alone (folds, mini-batches), else of the longest."""
+    seconds = run.values("seconds").values()
+    folds = any(replicate.get("fold") is not None for replicate in run.replicates.values())
+    alone = folds or run.get("config/trainer/batch_size") is not None
+    return sum(seconds) if alone else max(seconds, default=0.0)
 
 
 def _git(run: Run) -> str:

@@ -9,11 +9,12 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from multimodal_loss.reporting.layouts import Cell, Column, Layout, Overrides, Row
+from multimodal_loss.reporting.layout import Cell, Column, Layout, Overrides, Row
 from multimodal_loss.reporting.paper import PaperNumber, paper_numbers
+from multimodal_loss.reporting.provenance import machine
 from multimodal_loss.results.collect import Run, aggregate
 
 CellState = Literal["complete", "partial", "failed", "missing"]
@@ -32,15 +33,22 @@ PAPER_CONVENTION = (
     "Difference is ours minus the paper's; in brackets |difference| / sqrt(sd_ours\N{SUPERSCRIPT TWO} + "
     "sd_paper\N{SUPERSCRIPT TWO}), in combined standard deviations (sd)."
 )
+REFERENCE_CONVENTION = (
+    "Reference is the paper's number on its own, other data: no target, and no difference from it is formed."
+)
 CSV_FIELDS = (
     *("table", "row", "column", "metric", "paper_mean", "paper_sd", "mean", "sd", "n", "expected"),
     *("difference", "distance", "state", "note", "values"),
 )
+REFERENCE_FIELDS = ("reference_mean", "reference_sd")  # the further columns of a table on other data than the paper's
 
 
 @dataclass(frozen=True)
 class FilledCell:
-    """A cell with what was found for it, in the printed unit; `values` by replicate, None where one is missing."""
+    """A cell with what was found for it, in the printed unit; `values` by replicate, None where one is missing.
+
+    `paper` is compared with, `reference` (the paper's number on other data) is shown only.
+    """
 
     cell: Cell
     state: CellState
@@ -48,6 +56,11 @@ class FilledCell:
     note: str = ""
     paper: PaperNumber | None = None
     run: Run | None = None
+    reference: PaperNumber | None = None
+
+    @property
+    def published(self) -> PaperNumber | None:
+        return self.paper or self.reference
 
     @property
     def _found(self) -> list[float]:
@@ -94,11 +107,14 @@ class FilledCell:
 
 @dataclass(frozen=True)
 class FilledTable:
-    """`data_seeds` are those that the runs of each row used; the paper does not state its own."""
+    """`data_seeds` are those that the runs of each row used; the paper does not state its own. Its times were measured
+    on `machine`.
+    """
 
     layout: Layout
     cells: Mapping[tuple[str, str], FilledCell]
     data_seeds: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    machine: str = ""
 
     def __getitem__(self, place: tuple[Row, Column]) -> FilledCell | None:
         row, column = place
@@ -107,6 +123,10 @@ class FilledTable:
     @property
     def has_paper(self) -> bool:
         return any(cell.paper is not None for cell in self.cells.values())
+
+    @property
+    def has_reference(self) -> bool:
+        return any(cell.reference is not None for cell in self.cells.values())
 
     @property
     def has_values(self) -> bool:
@@ -137,7 +157,9 @@ class FilledTable:
     @property
     def description(self) -> str:
         seeds = f" Data seed {', '.join(map(str, self._shared_seeds))}." if self._shared_seeds else ""
-        return self.layout.description + seeds
+        timed = self.machine and any(column.unit == "minutes" for column in self.layout.columns)
+        times = f" Times are wall minutes of each replicate trained alone, on {self.machine}." if timed else ""
+        return self.layout.description + seeds + times
 
 
 # Filling
@@ -149,8 +171,15 @@ def fill(layout: Layout, runs: Mapping[str, Run], run_name: RunName) -> FilledTa
     cells = {}
     for cell in layout.cells:
         found = [_find(overrides, layout, runs, run_name) for overrides in (cell.overrides, cell.minus) if overrides]
-        cells[cell.row, cell.column] = _fill_cell(cell, found, scale[cell.column])
-    return FilledTable(layout, cells, data_seeds(cells))
+        cells[cell.row, cell.column] = _with_published(_fill_cell(cell, found, scale[cell.column]), layout)
+    results = [cell.run.result for cell in cells.values() if cell.run]
+    return FilledTable(layout, cells, data_seeds(cells), machine(results))
+
+
+def _with_published(filled: FilledCell, layout: Layout) -> FilledCell:
+    """The cell with the paper's number, to compare with or as a reference."""
+    number = paper_numbers()[filled.cell.paper] if filled.cell.paper else None
+    return replace(filled, reference=number) if layout.reference else replace(filled, paper=number)
 
 
 def _find(overrides: Overrides, layout: Layout, runs: Mapping[str, Run], run_name: RunName) -> Run | str:
@@ -164,11 +193,10 @@ def _find(overrides: Overrides, layout: Layout, runs: Mapping[str, Run], run_nam
 
 
 def _fill_cell(cell: Cell, found: Sequence[Run | str], scale: float) -> FilledCell:
-    paper = paper_numbers()[cell.paper] if cell.paper else None
     runs = [run for run in found if isinstance(run, Run)]
     if len(runs) < len(found):
         notes = [reason for reason in found if isinstance(reason, str) and reason]
-        return FilledCell(cell, "missing", (None,) * cell.expected, "; ".join(notes), paper)
+        return FilledCell(cell, "missing", (None,) * cell.expected, "; ".join(notes))
     values = runs[0].values(cell.metric)
     if len(runs) == 2:
         other = runs[1].values(cell.metric)
@@ -179,7 +207,7 @@ def _fill_cell(cell: Cell, found: Sequence[Run | str], scale: float) -> FilledCe
     state = _state(cell, runs, len(values))
     if state == "missing" and not notes:
         notes = [f"the run has no {cell.metric}"]
-    return FilledCell(cell, state, scaled, "; ".join(dict.fromkeys(notes)), paper, runs[0])
+    return FilledCell(cell, state, scaled, "; ".join(dict.fromkeys(notes)), run=runs[0])
 
 
 def _state(cell: Cell, runs: Sequence[Run], n: int) -> CellState:
@@ -229,7 +257,7 @@ def mean_and_sd(mean: float | None, sd: float | None, column: Column) -> str:
 
 
 def paper_text(cell: FilledCell, column: Column) -> str:
-    return mean_and_sd(cell.paper.mean, cell.paper.sd, column) if cell.paper else DASH
+    return mean_and_sd(cell.published.mean, cell.published.sd, column) if cell.published else DASH
 
 
 def ours_text(cell: FilledCell, column: Column) -> str:
@@ -272,20 +300,22 @@ class Footnotes:
 
 
 def lines(table: FilledTable, row: Row, footnotes: Footnotes) -> list[tuple[str, list[str]]]:
-    """A row as the lines of text that it is printed on: paper, ours, difference, replicates."""
+    """A row as the lines of text that it is printed on: paper (or reference), ours, difference, replicates."""
     places = [(table[row, column], column) for column in table.layout.columns]
 
     def line(text: Callable[[FilledCell, Column], str]) -> list[str]:
         return [text(cell, column) if cell else "" for cell, column in places]
 
     def paper(cell: FilledCell, column: Column) -> str:
-        return _joined(paper_text(cell, column), footnotes.mark(cell.paper.note if cell.paper else ""))
+        return _joined(paper_text(cell, column), footnotes.mark(cell.published.note if cell.published else ""))
 
     def replicates(cell: FilledCell, _: Column) -> str:
         return _joined(replicates_text(cell), footnotes.mark(cell.note))
 
     ours = [("ours", line(ours_text))]
     last = [("replicates", line(replicates))]
+    if table.has_reference:
+        return [("reference", line(paper)), *ours, *last]
     if not table.has_paper:
         return ours + last
     return [("paper", line(paper)), *ours, ("difference", line(difference_text)), *last]
@@ -303,7 +333,8 @@ def column_groups(columns: Sequence[Column]) -> list[tuple[str, int]]:
 
 
 def conventions(table: FilledTable) -> str:
-    return f"{CONVENTION} {PAPER_CONVENTION}" if table.has_paper else CONVENTION
+    further = PAPER_CONVENTION if table.has_paper else REFERENCE_CONVENTION if table.has_reference else ""
+    return _joined(CONVENTION, further)
 
 
 def summary(table: FilledTable) -> str:
@@ -377,10 +408,11 @@ def latex(table: FilledTable) -> str:
 def long_csv(table: FilledTable) -> str:
     """One line per cell, in the printed unit; `values` holds the replicates in order, empty where one is missing."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_FIELDS, lineterminator="\n")
+    further = REFERENCE_FIELDS if table.has_reference else ()
+    writer = csv.DictWriter(text, (*CSV_FIELDS, *further), lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for cell in table.cells.values():
-        paper = cell.paper or PaperNumber(None, None)
+        paper, reference = (number or PaperNumber(None, None) for number in (cell.paper, cell.reference))
         numbers = {
             "paper_mean": paper.mean,
             "paper_sd": paper.sd,
@@ -388,6 +420,8 @@ def long_csv(table: FilledTable) -> str:
             "sd": cell.sd,
             "difference": cell.difference,
             "distance": cell.distance,
+            "reference_mean": reference.mean,
+            "reference_sd": reference.sd,
         }
         writer.writerow(
             {
@@ -406,7 +440,20 @@ def long_csv(table: FilledTable) -> str:
     return text.getvalue()
 
 
-def from_csv(layout: Layout, text: str, data_seeds: Mapping[str, Sequence[int]]) -> FilledTable:
+def wide_csv(table: FilledTable) -> str:
+    """One line per row, for plotting: n, mean and sd of each column in the printed unit."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = table.layout.columns
+    writer.writerow([table.layout.corner, *(f"{c.key}_{part}" for c in columns for part in ("mean", "sd", "n"))])
+    for row in table.layout.rows:
+        cells = [table[row, column] for column in columns]
+        parts = [part for cell in cells if cell for part in (_exact(cell.mean), _exact(cell.sd), str(cell.n))]
+        writer.writerow([row.title, *parts])
+    return text.getvalue()
+
+
+def from_csv(layout: Layout, text: str, data_seeds: Mapping[str, Sequence[int]], machine: str = "") -> FilledTable:
     """The table that `long_csv` wrote. ValueError if the file does not hold exactly this layout's cells."""
     expected = {(cell.row, cell.column): cell for cell in layout.cells}
     cells = {}
@@ -416,11 +463,10 @@ def from_csv(layout: Layout, text: str, data_seeds: Mapping[str, Sequence[int]])
             raise ValueError(f"{layout.name} has no cell {line['row']}, {line['column']}")
         values = tuple(float(value) if value else None for value in line["values"].split(";"))
         state: Any = line["state"]
-        paper = paper_numbers()[cell.paper] if cell.paper else None
-        cells[cell.row, cell.column] = FilledCell(cell, state, values, line["note"], paper)
+        cells[cell.row, cell.column] = _with_published(FilledCell(cell, state, values, line["note"]), layout)
     if len(cells) < len(expected):
         raise ValueError(f"{len(expected) - len(cells)} cells of {layout.name} are not in the file")
-    return FilledTable(layout, cells, data_seeds)
+    return FilledTable(layout, cells, data_seeds, machine)
 
 
 def _joined(*parts: str) -> str:

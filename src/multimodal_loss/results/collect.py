@@ -10,8 +10,8 @@ import math
 import statistics
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from multimodal_loss.results.metrics import are_probabilities
 from multimodal_loss.results.run_directory import SCHEMA
+
+TEST_ARRAYS = ("target", "fused", "modalities")
 
 RunState = Literal["done", "failed", "unfinished", "unreadable"]
 
@@ -56,14 +58,31 @@ class Run:
         return lookup(self.result, path)
 
     def values(self, metric: str) -> dict[int, float]:
-        """A metric (`test/fused/ACC`) or other number of a replicate (`seconds`), for each replicate that has it."""
+        """A metric (`test/fused/ACC`) or other number of a replicate (`seconds`), for each replicate that has it; of a
+        list with one number per class (`proxies/used`) the mean.
+        """
         found = {}
         for number, replicate in self.replicates.items():
             value = lookup(replicate.get("metrics"), metric)
             value = lookup(replicate, metric) if value is None else value
+            if isinstance(value, list) and value and all(map(_is_number, value)):
+                value = statistics.fmean(value)
             if _is_number(value):
                 found[number] = float(value)
         return dict(sorted(found.items()))
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """One replicate's predictions of each modality (N, M, C) and the classes (N,), of test and training samples, and
+    the proxies (C, K, M, C) as they enter the loss. The names are those of the arrays in predictions.npz.
+    """
+
+    target: NDArray[Any]
+    modalities: NDArray[Any]
+    train_target: NDArray[Any]
+    train_modalities: NDArray[Any]
+    proxies: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -107,15 +126,30 @@ def read_run(path: Path) -> Run:
 
 
 def read_predictions(run: Run) -> dict[str, NDArray[Any]]:
-    """The arrays of predictions.npz (`0/target`, `0/fused`, `0/modalities`, ...) of the replicates that are sound."""
-    try:
-        with np.load(run.path / "predictions.npz", allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in stored.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
-        return {}
+    """The test arrays of predictions.npz (`0/target`, `0/fused`, `0/modalities`) of the replicates that are sound."""
+    arrays = _read_arrays(run, lambda key: key.partition("/")[2] in TEST_ARRAYS)
     numbers = {key.partition("/")[0] for key in arrays}
     complete = {number for number in numbers if _fits_together(arrays, number)}
     return {key: array for key, array in arrays.items() if key.partition("/")[0] in complete}
+
+
+def read_outputs(run: Run, replicate: int) -> Outputs | None:
+    """What one replicate stored for Appendix C; None if a part is missing or does not fit the others."""
+    arrays = _read_arrays(run, lambda key: key.startswith(f"{replicate}/"))
+    parts = {field.name: arrays.get(f"{replicate}/{field.name}") for field in fields(Outputs)}
+    found = {name: part for name, part in parts.items() if part is not None}
+    if not _fits_together(arrays, str(replicate)) or len(found) < len(parts):
+        return None
+    outputs = Outputs(**found)
+    classes, modalities = outputs.modalities.shape[2], outputs.modalities.shape[1]
+    proxies, target = outputs.proxies, outputs.train_target
+    if proxies.ndim != 4 or proxies.shape[0] != classes or proxies.shape[2:] != (modalities, classes):
+        return None
+    if outputs.train_modalities.shape != (*target.shape, modalities, classes) or target.ndim != 1:
+        return None
+    in_range = len(target) > 0 and 0 <= target.min() <= target.max() < classes
+    finite = proxies.shape[1] > 0 and bool(np.all(np.isfinite(proxies)))
+    return outputs if in_range and finite and are_probabilities(outputs.train_modalities) else None
 
 
 def read_history(run: Run) -> dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]]:
@@ -161,9 +195,18 @@ def _complaint(result: object) -> str:
     return ""
 
 
+def _read_arrays(run: Run, wanted: Callable[[str], bool]) -> dict[str, NDArray[Any]]:
+    """The wanted arrays of predictions.npz; none if the file is damaged."""
+    try:
+        with np.load(run.path / "predictions.npz", allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files if wanted(key)}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+        return {}
+
+
 def _fits_together(arrays: Mapping[str, NDArray[Any]], number: str) -> bool:
     try:
-        target, fused, modalities = (arrays[f"{number}/{part}"] for part in ("target", "fused", "modalities"))
+        target, fused, modalities = (arrays[f"{number}/{part}"] for part in TEST_ARRAYS)
     except KeyError:
         return False
     if (target.ndim, fused.ndim, modalities.ndim) != (1, 2, 3) or len(target) == 0:

@@ -4,15 +4,15 @@ Everything is a fraction (accuracy 0.864, not 86.4); tables turn fractions into 
 the data at hand is None, never NaN, so that it survives JSON.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import entropy
-from sklearn.metrics import accuracy_score, average_precision_score, f1_score, matthews_corrcoef, roc_auc_score
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-METRICS = ("ACC", "FM", "FW", "MCC", "AUC", "AP", "NLL", "Brier", "ECE", "entropy", "confidence_gap")
+RANKING_METRICS = ("AUC", "AUC_weighted", "AUC_micro", "AP", "AP_weighted", "AP_micro")
+METRICS = ("ACC", "FM", "FW", "MCC", *RANKING_METRICS, "NLL", "Brier", "ECE", "entropy", "confidence_gap")
 CALIBRATION_METRICS = ("NLL", "Brier", "ECE", "entropy", "confidence_gap")
 
 # A true class with probability exactly 0 would make the mean NLL infinite. It counts as this much instead: 27.6 nats.
@@ -40,8 +40,12 @@ def compute_metrics(target: NDArray[np.integer], probabilities: NDArray[np.float
     FM, FW     F1 per class, averaged plainly (macro) or by class frequency (weighted), over the classes that occur in
                targets or predictions
     MCC        Matthews correlation, 0 where its denominator is 0
-    AUC, AP    area under the ROC curve and average precision: of class 1 for two classes, else the mean over classes,
-               one against the rest; None if a class is absent from the target
+    AUC, AP    area under the ROC curve and average precision, one class against the rest: the plain mean over classes
+               (macro); None if a class is absent from the target
+    AUC_weighted, AP_weighted  the same, each class weighted by its share of the samples; None if a class is absent
+    AUC_micro, AP_micro  of all N * C decisions "is this sample of this class" pooled; defined where a class is absent
+               For two classes all three averages are those of class 1 alone, as scikit-learn has it for binary targets
+               (the micro average of both columns would differ), and all None if a class is absent.
     NLL        mean of -ln p(target) in nats, p at least SMALLEST_PROBABILITY
     Brier      mean of sum_c (p_c - [c = target])^2, from 0 to 2
     ECE        expected calibration error of the predicted class, 15 equal-width bins
@@ -53,15 +57,16 @@ def compute_metrics(target: NDArray[np.integer], probabilities: NDArray[np.float
     target, probabilities = _checked(target, probabilities)
     predicted = probabilities.argmax(axis=1)
     accuracy = float(accuracy_score(target, predicted))
+    occurring = np.union1d(target, predicted)
+    f1 = f1_score(target, predicted, labels=occurring, average=None, zero_division=0)
     one_hot = np.eye(probabilities.shape[1])[target]
     true_class = np.take_along_axis(probabilities, target[:, None], axis=1)
     return {
         "ACC": accuracy,
-        "FM": float(f1_score(target, predicted, average="macro", zero_division=0)),
-        "FW": float(f1_score(target, predicted, average="weighted", zero_division=0)),
+        "FM": float(f1.mean()),
+        "FW": float(np.average(f1, weights=np.bincount(target, minlength=probabilities.shape[1])[occurring])),
         "MCC": _matthews(target, predicted),
-        "AUC": _ranking(target, probabilities, roc_auc_score),
-        "AP": _ranking(target, probabilities, average_precision_score),
+        **_rankings(one_hot.astype(bool), probabilities),
         "NLL": float(np.log(1 / np.maximum(true_class, SMALLEST_PROBABILITY)).mean()),
         "Brier": float(((probabilities - one_hot) ** 2).sum(axis=1).mean()),
         "ECE": _calibration_error(target, probabilities),
@@ -126,13 +131,35 @@ def _matthews(target: Integers, predicted: Integers) -> float:
     return float(matthews_corrcoef(target, predicted))
 
 
-def _ranking(target: Integers, probabilities: Floats, score: Callable[..., float]) -> float | None:
-    """A one-against-the-rest score: of class 1 alone where there are two classes."""
-    classes = range(probabilities.shape[1])
-    if len(np.unique(target)) < len(classes):
-        return None
-    scored = (1,) if len(classes) == 2 else classes
-    return float(np.mean([score(target == c, probabilities[:, c]) for c in scored]))
+def _rankings(one_hot: NDArray[np.bool_], probabilities: Floats) -> dict[str, float | None]:
+    """`RANKING_METRICS`, from the classes (N, C) and their probabilities."""
+    shares = one_hot.mean(axis=0)
+    complete = bool(np.all(shares > 0))
+    if one_hot.shape[1] == 2:
+        binary = _auc_and_ap(one_hot[:, 1], probabilities[:, 1]) if complete else (None, None)
+        return dict(zip(RANKING_METRICS, [score for score in binary for _ in range(3)], strict=True))
+    micro = _auc_and_ap(one_hot.ravel(), probabilities.ravel())
+    found: list[float | None] = [None, None, micro[0], None, None, micro[1]]
+    if complete:
+        scores = np.array([_auc_and_ap(y, p) for y, p in zip(one_hot.T, probabilities.T, strict=True)])
+        (found[0], found[3]), (found[1], found[4]) = scores.mean(axis=0).tolist(), (shares @ scores).tolist()
+    return dict(zip(RANKING_METRICS, found, strict=True))
+
+
+def _auc_and_ap(positive: NDArray[np.bool_], score: Floats) -> tuple[float, float]:
+    """Area under the ROC curve and average precision, for (N,) with at least one positive and one negative.
+
+    scikit-learn's values from one sort in a tenth of its time: with 19 modalities and 18 classes that is seconds.
+    """
+    order = np.argsort(-score)
+    ranked = score[order]
+    ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)  # equal scores fall together
+    true = np.cumsum(positive[order])[ends]
+    flagged = ends + 1
+    false = flagged - true
+    gained = np.diff(true, prepend=0) / true[-1]
+    missed = 1 - (false - np.diff(false, prepend=0) / 2) / false[-1]  # negatives below; half of those that tie
+    return float(gained @ missed), float(gained @ (true / flagged))
 
 
 def _calibration_error(target: Integers, probabilities: Floats) -> float:

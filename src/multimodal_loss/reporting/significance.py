@@ -1,0 +1,144 @@
+"""Which differences between methods over cross-validation folds are real.
+
+The folds' training sets overlap, so their differences are not independent and the plain paired t-test is too sure. The
+corrected resampled t-test (Nadeau and Bengio, Machine Learning 52, 2003) takes (1/k + n_test/n_train) times the sample
+variance for the variance of the mean difference, where the plain test takes 1/k. Holm's step-down correction (1979)
+then keeps the chance of any false claim in the whole table below the level.
+"""
+
+import csv
+import io
+import itertools
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+
+from scipy.stats import t as student
+
+from multimodal_loss.reporting.tables import FilledCell, FilledTable
+from multimodal_loss.results.collect import Run
+
+LEVEL = 0.05
+FOCUS = "MultiModal"  # the method that the sentence is about: titles that begin so
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two rows of a table: the mean of first - second over folds in the printed unit, and how sure it is not 0."""
+
+    first: str
+    second: str
+    folds: int
+    difference: float
+    t: float
+    p: float
+    p_holm: float
+
+    @property
+    def real(self) -> bool:
+        return self.p_holm < LEVEL
+
+
+def corrected_t_test(differences: Sequence[float], test_to_train: float) -> tuple[float, float]:
+    """t and the two-sided p of k >= 2 differences, one per fold, with k - 1 degrees of freedom.
+
+    Where all differences are equal, p is 1 if they are 0, else 0. Raises ValueError for fewer than two.
+    """
+    k, mean = len(differences), statistics.fmean(differences)
+    variance = (1 / k + test_to_train) * statistics.variance(differences)
+    if variance == 0:
+        return (0.0, 1.0) if mean == 0 else (math.copysign(math.inf, mean), 0.0)
+    t = mean / math.sqrt(variance)
+    return t, float(2 * student.sf(abs(t), k - 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values, in the order given: below a level exactly where Holm's procedure rejects at it."""
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = highest
+    return adjusted
+
+
+def compare(table: FilledTable) -> list[Comparison]:
+    """Every pair of rows on the layout's `compared` column, over the folds that both have; none without such a column.
+
+    A row counts from two folds on, if its run says how large its training and test sets are.
+    """
+    rows = [(row.full_title, table.cells.get((row.key, table.layout.compared))) for row in table.layout.rows]
+    known = [(title, cell, ratio) for title, cell in rows if cell and cell.run and (ratio := _test_to_train(cell.run))]
+    found = []
+    for (first, a, ratio), (second, b, _) in itertools.combinations(known, 2):
+        differences = _differences(a, b)
+        if len(differences) > 1:
+            t, p = corrected_t_test(differences, ratio)
+            found.append((first, second, len(differences), statistics.fmean(differences), t, p))
+    adjusted = holm([p for *_, p in found])
+    return [Comparison(*pair, p_holm) for pair, p_holm in zip(found, adjusted, strict=True)]
+
+
+def sentence(comparisons: Sequence[Comparison], measure: str = "ACC") -> str:
+    """What the comparisons say in words; empty if there are none."""
+    if not comparisons:
+        return ""
+    real = [comparison for comparison in comparisons if comparison.real]
+    folds = " or ".join(map(str, sorted({comparison.folds for comparison in comparisons})))
+    test = f"corrected resampled t-test over {folds} folds, Holm's correction, {LEVEL * 100:.0f} % level"
+    text = f"{len(real)} of {len(comparisons)} differences in {measure} between two methods are real ({test})."
+    above: list[str] = []
+    below: list[str] = []
+    open_: list[str] = []
+    for comparison in comparisons:
+        focus_first, focus_second = (title.startswith(FOCUS) for title in (comparison.first, comparison.second))
+        if focus_first == focus_second:
+            continue
+        other = comparison.second if focus_first else comparison.first
+        ahead = (comparison.difference > 0) == focus_first
+        (open_ if not comparison.real else above if ahead else below).append(other)
+    parts = [f"{words} {_listed(titles)}" for words, titles in (("above", above), ("below", below)) if titles]
+    if parts:
+        text += f" {FOCUS} is {' and '.join(parts)}."
+    if open_:
+        text += f" {FOCUS}'s difference from {_listed(open_)} could be chance."
+    return text
+
+
+def to_csv(comparisons: Sequence[Comparison]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Comparison)], lineterminator="\n")
+    writer.writeheader()
+    for comparison in comparisons:
+        writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in asdict(comparison).items()})
+    return text.getvalue()
+
+
+def from_csv(text: str) -> list[Comparison]:
+    """What `to_csv` wrote, to six digits. ValueError or KeyError for another file."""
+    return [
+        Comparison(
+            line["first"],
+            line["second"],
+            int(line["folds"]),
+            *(float(line[name]) for name in ("difference", "t", "p", "p_holm")),
+        )
+        for line in csv.DictReader(io.StringIO(text))
+    ]
+
+
+def _differences(first: FilledCell, second: FilledCell) -> list[float]:
+    """Fold by fold, where both have the fold."""
+    pairs = zip(first.values, second.values, strict=False)
+    return [a - b for a, b in pairs if a is not None and b is not None]
+
+
+def _test_to_train(run: Run) -> float | None:
+    test, train = (run.get(f"dataset/sizes/{split}") for split in ("test", "train"))
+    if isinstance(test, int) and isinstance(train, int) and test > 0 and train > 0:
+        return test / train
+    return None
+
+
+def _listed(titles: Sequence[str]) -> str:
+    return "; ".join(titles)  # titles have commas of their own
