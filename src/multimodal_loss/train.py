@@ -26,7 +26,15 @@ from multimodal_loss.fusion import Fusion
 from multimodal_loss.results.run_directory import RunDirectory, WriteError, git_state, hardware, now, package_versions
 from multimodal_loss.trackers import NoTracker, Tracker, make_tracker
 from multimodal_loss.training.collapsed import CollapsedStack, can_collapse
-from multimodal_loss.training.evaluate import fit_ensemble, metrics_of, predict, proxy_counts, training_outputs
+from multimodal_loss.training.evaluate import (
+    fit_ensemble,
+    metrics_of,
+    per_sample_metrics,
+    predict,
+    proxy_counts,
+    training_outputs,
+    windows_per_recording,
+)
 from multimodal_loss.training.logistic import train_logistic
 from multimodal_loss.training.loop import (
     Interrupted,
@@ -333,6 +341,9 @@ def _evaluate(
     fit_ensemble(replicate, device)
     test = predictions[replicate.number] = predict(replicate, data.test, kind, device)
     metrics = {"test": metrics_of(test, replicate.score_names)}
+    per_sample = per_sample_metrics(test, data.test)
+    if per_sample is not None:
+        metrics["test_samples"] = per_sample
     if data.validation is not None:
         metrics["validation"] = metrics_of(predict(replicate, data.validation, kind, device), replicate.score_names)
     if values["store_training_outputs"]:
@@ -357,12 +368,14 @@ def _describe(values: dict[str, Any], replicate: Replicate) -> dict[str, Any]:
         "validation": len(data.validation) if data.validation else 0,
         "test": len(data.test),
     }
+    recordings = windows_per_recording(data.test)
     return {
         "name": values["dataset"]["name"],
         "modalities": replicate.score_names,
         "inputs": data.modalities,
         "classes": data.classes,
         "sizes": sizes,
+        **({} if recordings is None else {"recordings": recordings}),
     }
 
 

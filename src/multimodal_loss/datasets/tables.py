@@ -172,9 +172,9 @@ class TablesDataset:
             rows_of |= {path: read_ids(path) for path in unread}
         labels = self._matched(labels, rows_of)
         classes = _class_order(labels.labels) if self._class_names is None else self._class_names
-        position = {name: c for c, name in enumerate(classes)}
         if len(classes) < 2:
             raise UserError(f"{self.folder / LABELS}: all samples have the label {_listed(classes)}; give two or more")
+        position = {name: c for c, name in enumerate(classes)}
         target = np.array([position[name] for name in labels.labels], dtype=np.int64)
         rows = tuple(np.array([t.rows[i] for i in labels.ids], dtype=np.int64) for t in tables.values())
         return Samples(labels, classes, target, tuple(tables.values()), rows)
@@ -525,7 +525,9 @@ def read_table(path: Path, impute: str | None = None) -> Table:
 def read_ids(path: Path) -> dict[str, int]:
     """The row of every id, without reading the features. Raises UserError as `read_table` does."""
     names = _column_names(path)
-    ids = _csv_text(path, names[:1], names)[names[0]] if _is_csv(path) else _parquet_ids(path, names)
+    ids = (
+        _csv_text(path, names[:1], names)[names[0]] if _is_csv(path) else _parquet_ids(path, _open_parquet(path), names)
+    )
     _check_ids(path, ids)
     return {name: row for row, name in enumerate(ids)}
 
@@ -638,7 +640,10 @@ def _csv_batches(path: Path, names: list[str], types: dict[str, pa.DataType]) ->
 
 
 def _text_blocks(path: Path, size: int) -> Iterator[bytes]:
-    """The file in blocks of about `size` bytes, cut at line ends. Arrow's own streaming reads 32 blocks ahead, which is no bound for wide rows."""
+    """The file in blocks of about `size` bytes, cut at line ends.
+
+    Arrow's own streaming reads 32 blocks ahead, which is no bound for wide rows.
+    """
     rest = b""
     with path.open("rb") as file:
         while block := file.read(size):
@@ -681,26 +686,26 @@ def _parquet_header(path: Path) -> list[str]:
     return names
 
 
-def _parquet_ids(path: Path, names: list[str]) -> list[str]:
-    ids: list[str] = _parquet_columns(path, names[:1]).column(0).cast(pa.string()).to_pylist()
+def _parquet_ids(path: Path, file: pyarrow.parquet.ParquetFile, names: list[str]) -> list[str]:
+    ids: list[str] = _parquet_columns(path, file, names[:1]).column(0).cast(pa.string()).to_pylist()
     return ids
 
 
 def _read_parquet(path: Path, names: list[str]) -> tuple[list[str], Array]:
     """By groups of columns: read by rows, Arrow would hold a decoder, and a page, of every column at once."""
-    ids = _parquet_ids(path, names)
+    file = _open_parquet(path)
+    ids = _parquet_ids(path, file, names)
     values = np.empty((len(ids), len(names) - 1), dtype=np.float32)
     step = max(1, BLOCK_BYTES // (8 * len(ids)))
     for start in range(0, values.shape[1], step):
         group = names[1 + start : 1 + start + step]
-        (batch,) = _parquet_columns(path, group).combine_chunks().to_batches()
+        (batch,) = _parquet_columns(path, file, group).combine_chunks().to_batches()
         with np.errstate(over="ignore"):  # becomes infinite, which read_table reports
             values[:, start : start + step] = batch.to_tensor(null_to_nan=True).to_numpy()
     return ids, values
 
 
-def _parquet_columns(path: Path, wanted: list[str]) -> pa.Table:
-    file = _open_parquet(path)
+def _parquet_columns(path: Path, file: pyarrow.parquet.ParquetFile, wanted: list[str]) -> pa.Table:
     try:
         # Asked for `a`, Parquet also gives a column called `a.b`.
         return file.read(columns=wanted, use_threads=False).select(wanted)

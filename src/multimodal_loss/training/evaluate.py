@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 from torch import Tensor
 
-from multimodal_loss.datasets.base import Split
+from multimodal_loss.datasets import Split
+from multimodal_loss.datasets.opportunity import WindowSplit, sample_wise
 from multimodal_loss.errors import UserError
 from multimodal_loss.fusion import MultiModalLoss, Multitask
 from multimodal_loss.results.metrics import compute_metrics
@@ -50,6 +51,22 @@ def metrics_of(prediction: dict[str, NDArray[Any]], names: tuple[str, ...]) -> d
         "fused": compute_metrics(target, prediction["fused"]),
         "modalities": {name: compute_metrics(target, np.ascontiguousarray(p)) for name, p in per_modality.items()},
     }
+
+
+def per_sample_metrics(prediction: dict[str, NDArray[Any]], split: Split) -> dict[str, Any] | None:
+    """Metrics of the fused prediction for every sample of a recording, from those of its windows; None elsewhere."""
+    if not isinstance(split, WindowSplit):
+        return None
+    target = split.sample_target.cpu().numpy()
+    return {"fused": compute_metrics(target, sample_wise(prediction["fused"], len(target), split.window, split.step))}
+
+
+def windows_per_recording(split: Split) -> list[tuple[str, int]] | None:
+    """How many windows end in each recording, in order; None for a split without windows."""
+    if not isinstance(split, WindowSplit):
+        return None
+    ends = split.starts + split.window - 1
+    return [(name, int(((ends >= first) & (ends < first + rows)).sum())) for name, first, rows in split.recordings]
 
 
 def validation_split(replicate: Replicate) -> Split:
