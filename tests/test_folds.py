@@ -1,6 +1,7 @@
 """Folds as replicates: which there are, what each trains on, values per fold, and continuing between folds."""
 
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,18 @@ def test_a_fold_alone_gives_what_it_gives_among_all(overrides: list[str]) -> Non
     for replicate in (alone, every[3]):
         del replicate["seconds"]
     assert alone == every[3]
+
+
+def test_a_done_run_warns_where_the_tables_changed_since(
+    overrides: list[str], study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = compose_config([*overrides, "fusion=sum_ce", "folds=[0]"])
+    ended = run(config).result.stat().st_mtime
+    run(config)
+    assert "warning" not in capsys.readouterr().err
+    os.utime(study / "genes.csv", (ended + 5, ended + 5))
+    run(config)
+    assert "the data changed after" in capsys.readouterr().err
 
 
 def test_a_rate_and_modules_for_each_fold(overrides: list[str]) -> None:

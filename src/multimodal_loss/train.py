@@ -131,7 +131,16 @@ def run(config: DictConfig) -> RunDirectory:
     with directory.locked(waiting):
         if not directory.is_done():
             _train(config, values, directory, device)
+        elif _changed_since(directory, values["dataset"].get("path")):
+            print(f"warning: the data changed after {directory.path} ended; delete it to train again", file=sys.stderr)
     return directory
+
+
+def _changed_since(directory: RunDirectory, data: str | None) -> bool:
+    """Whether a file of the dataset's folder is newer than the run's result."""
+    if data is None or not Path(data).is_dir():
+        return False
+    return max(path.stat().st_mtime for path in Path(data).iterdir()) > directory.result.stat().st_mtime
 
 
 def choose_device(name: str) -> torch.device:

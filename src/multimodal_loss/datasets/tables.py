@@ -46,6 +46,7 @@ Index = NDArray[np.int64]
 LABELS = "labels.csv"
 SPLITS = ("train", "validation", "test")
 SUFFIXES = (".csv", ".parquet")
+NOTES = (".json", ".md")  # beside the tables, for people
 # Bytes in memory at a time, of a file and of float64 copies of rows: small beside the table, large beside a row.
 BLOCK_BYTES = 32 * 2**20
 # Arrow spends about 6 us and 3 kB on a column of a block of CSV, however few its rows: wide files take larger blocks.
@@ -405,6 +406,8 @@ def _modality_files(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     unread = []
     for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
+        if path.suffix.lower() in NOTES:
+            continue
         if path.suffix.lower() not in SUFFIXES:
             unread.append(path.name)
             continue
