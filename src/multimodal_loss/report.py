@@ -20,6 +20,7 @@ from multimodal_loss.reporting import figures, significance, tables
 from multimodal_loss.reporting.conditions import findings, sources_csv
 from multimodal_loss.reporting.layout import Column, Layout
 from multimodal_loss.reporting.layouts import LAYOUTS
+from multimodal_loss.reporting.layouts_own import RUN, own_layouts
 from multimodal_loss.reporting.page import Section, render
 from multimodal_loss.reporting.provenance import provenance
 from multimodal_loss.reporting.tables import FilledTable, RunName
@@ -55,7 +56,8 @@ def report(
 ) -> Path:
     """Writes everything and returns the page's path.
 
-    Without `names`: Table 1, and every other full table of which at least one run has been started. The quick profile
+    Without `names`: every full table of which at least one run has been started, and tables of a person's own data; if
+    there is none, Table 1, all missing. The quick profile
     has a page of its own, in `quick/` below the usual folder, and is never saved as a result.
     """
     quick = [name for name in names if LAYOUTS[name].profile == "quick"]
@@ -65,8 +67,9 @@ def report(
     runs, run_name, console = read_runs(runs_folder), cached(run_name or _run_name), console or _console()
 
     wanted = [layout for layout in LAYOUTS.values() if (layout.name in names if names else layout.profile == "full")]
+    wanted += [] if names else own_layouts(runs)
     filled = [tables.fill(layout, runs if _could_fill(layout, runs) else {}, run_name) for layout in wanted]
-    shown = [table for table in filled if names or table.layout.name == "table_1" or _is_started(table)]
+    shown = [table for table in filled if names or _is_started(table)] or filled[:1]
     # A table on other data than the paper's is an offer that the paper's own table makes.
     absent = [table.layout for table in filled if table not in shown and not table.layout.reference]
 
@@ -76,7 +79,7 @@ def report(
     write(page, render(sections, absent, provenance(list(used.values())), str(runs_folder)).encode())
     for section in sections:
         _print(console, section)
-        if save_results and section.table.has_values:
+        if save_results and section.table.has_values and section.table.layout.name in LAYOUTS:
             _save_results(save_results / section.table.layout.name, section)
     return page
 
@@ -98,9 +101,17 @@ def write(path: Path, content: bytes) -> None:
 
 
 def cached(run_name: RunName) -> RunName:
-    """Composing a configuration takes a tenth of a second, and several cells name the same one."""
+    """Composing a configuration takes a tenth of a second, and several cells name the same one.
+
+    A cell of a person's own table names its run.
+    """
     remembered = cache(run_name)
-    return lambda overrides: remembered(tuple(overrides))
+
+    def name(overrides: Sequence[str]) -> str:
+        first = overrides[0] if overrides else ""
+        return first.removeprefix(RUN) if first.startswith(RUN) else remembered(tuple(overrides))
+
+    return name
 
 
 def _run_name(overrides: Sequence[str]) -> str:

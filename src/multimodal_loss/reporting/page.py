@@ -158,6 +158,8 @@ def _commands(table: FilledTable) -> list[str]:
     """One command per run that a cell still lacks."""
     lacking = [cell.cell for cell in table.cells.values() if cell.state != "complete"]
     overrides = dict.fromkeys(side for cell in lacking for side in (cell.overrides, cell.minus) if side)
+    if table.layout.dataset == "tables":  # its cells name runs, not what was typed for them
+        return [table.layout.command] if overrides else []
     return [shlex.join(["python", "-m", "multimodal_loss.train", *one]) for one in overrides]
 
 
