@@ -1,6 +1,7 @@
 """The one error type for what a user can cause and mend."""
 
 import math
+from collections.abc import Sequence
 
 
 class UserError(Exception):
@@ -13,3 +14,10 @@ def require_number(key: str, value: object, positive: bool = False, integer: boo
     right_type = isinstance(value, int if integer else (int, float)) and not isinstance(value, bool)
     if not right_type or not math.isfinite(value) or value < 0 or (positive and value == 0):  # type: ignore[operator, arg-type]
         raise UserError(f"{key}={value}: must be a {kind} {'above 0' if positive else 'of at least 0'}")
+
+
+def require_choice(key: str, value: object, choices: Sequence[str | None]) -> None:
+    """Raise UserError unless a config value is one of the choices."""
+    if value not in choices:
+        names = ("null" if choice is None else choice for choice in choices)
+        raise UserError(f"{key}={'null' if value is None else value}: not one of {', '.join(names)}")

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from multimodal_loss.configuration import CONFIG_DIR, check_overrides, config_hash, resolved, run_name_of
 from multimodal_loss.datasets import Dataset, MultimodalData
-from multimodal_loss.errors import UserError, require_number
+from multimodal_loss.errors import UserError, require_choice, require_number
 from multimodal_loss.fusion import Fusion
 from multimodal_loss.results.run_directory import RunDirectory, WriteError, git_state, hardware, now, package_versions
 from multimodal_loss.trackers import NoTracker, Tracker, make_tracker
@@ -271,11 +271,6 @@ def _numbers(key: str, value: Any) -> list[int]:
     return numbers
 
 
-def _require_choice(key: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"{key}={value}: not one of {', '.join(choices)}")
-
-
 def _without(node: DictConfig, *keys: str) -> DictConfig:
     """The node that builds an object, without the keys that are for others."""
     return OmegaConf.create({key: value for key, value in resolved(node).items() if key not in keys})
@@ -316,8 +311,8 @@ def _fit(
     state: TrainingState,
 ) -> TrainingState:
     trainer, kind = values["trainer"], values["fusion"]["input"]
-    _require_choice("trainer.path", trainer["path"], ("auto", "ordinary", "logistic"))
-    _require_choice("fusion.input", kind, ("probabilities", "logits"))
+    require_choice("trainer.path", trainer["path"], ("auto", "ordinary", "logistic"))
+    require_choice("fusion.input", kind, ("probabilities", "logits"))
     if trainer["path"] == "logistic":
         (replicate,) = group
         state.stopped[replicate.number] = train_logistic(replicate, trainer["C"])

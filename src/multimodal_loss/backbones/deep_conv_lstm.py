@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multimodal_loss.errors import UserError, require_number
+from multimodal_loss.errors import UserError, require_choice, require_number
 
 FUSION_TYPES = ("late", "early", "intermediate")
 INITIALISATIONS = ("orthogonal", "orthogonal_lstm_and_linear", "default")
@@ -69,8 +69,8 @@ class DeepConvLSTM(nn.Module):
         initialisation: str = "orthogonal",
     ) -> None:
         super().__init__()
-        _require_choice("fusion_type", fusion_type, FUSION_TYPES)
-        _require_choice("initialisation", initialisation, INITIALISATIONS)
+        require_choice("backbone.fusion_type", fusion_type, FUSION_TYPES)
+        require_choice("backbone.initialisation", initialisation, INITIALISATIONS)
         sizes = {"filters": filters, "kernel": kernel, "conv_layers": conv_layers}
         sizes |= {"hidden": hidden, "lstm_layers": lstm_layers}
         for key, size in sizes.items():
@@ -218,13 +218,8 @@ def _dropout_rates(dropout: float, places: Sequence[str], lstm_layers: int) -> l
         raise UserError(f"backbone.dropout={dropout}: must be below 1")
     choices = [*(f"lstm{layer + 1}" for layer in range(lstm_layers)), "classifier"]
     for place in places:
-        _require_choice("dropout_places", place, choices)
+        require_choice("backbone.dropout_places", place, choices)
     return [float(dropout) if place in places else 0.0 for place in choices]
-
-
-def _require_choice(key: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise UserError(f"backbone.{key}={value}: not one of {', '.join(choices)}")
 
 
 def _stacked(parameters: Sequence[Tensor]) -> nn.Parameter:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from multimodal_loss.errors import UserError
+from multimodal_loss.errors import UserError, require_choice
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
 
@@ -31,8 +31,7 @@ class MLP(nn.Module):
         activation: str | None = None,
     ) -> None:
         super().__init__()
-        if activation is not None and activation not in ACTIVATIONS:
-            raise UserError(f"backbone.activation={activation}: not one of null, {', '.join(ACTIVATIONS)}")
+        require_choice("backbone.activation", activation, (None, *ACTIVATIONS))
         if any(width < 1 for width in hidden):
             raise UserError(f"backbone.hidden={list(hidden)}: every width must be at least 1")
         self.activation = None if activation is None else ACTIVATIONS[activation]()

@@ -46,7 +46,7 @@ from multimodal_loss.datasets.opportunity_files import (
     sha256_of,
     to_unit_range,
 )
-from multimodal_loss.errors import UserError, require_number
+from multimodal_loss.errors import UserError, require_choice, require_number
 
 # Bumped when the same files and options would give other numbers, so that an old cache is never read as new data.
 CACHE_VERSION = 1
@@ -173,8 +173,8 @@ class OpportunityDataset:
         modalities: Sequence[str] | None = None,
         generated: bool | None = None,
     ) -> None:
-        _require_choice("task", task, TASKS)
-        _require_choice("profile", profile, PROFILES)
+        require_choice("dataset.task", task, tuple(TASKS))
+        require_choice("dataset.profile", profile, tuple(PROFILES))
         published = PROFILES[profile]
         self.task = task
         self.validation_runs = tuple(published.validation_runs if validation_runs is None else validation_runs)
@@ -184,8 +184,8 @@ class OpportunityDataset:
         self.test_step = test_step if test_step is not None else published.test_step or step
         names = [d.name for d in DEVICES]
         self.modalities = tuple(names if modalities is None else modalities)
-        _require_choice("scaling", self.scaling, SCALINGS)
-        _require_choice("trailing_nan", self.trailing_nan, TRAILING_NAN)
+        require_choice("dataset.scaling", self.scaling, SCALINGS)
+        require_choice("dataset.trailing_nan", self.trailing_nan, TRAILING_NAN)
         for key in ("window", "step", "test_step"):
             require_number(f"dataset.{key}", getattr(self, key), positive=True, integer=True)
         _require_names("validation_runs", self.validation_runs, TRAINING_RUNS)
@@ -381,11 +381,6 @@ def _fingerprint(frames: dict[str, Frames]) -> str:
         digest.update(frames[split].values.data)
         digest.update(frames[split].labels.data)
     return digest.hexdigest()
-
-
-def _require_choice(key: str, value: str, choices: Sequence[str] | dict[str, Any]) -> None:
-    if value not in choices:
-        raise UserError(f"dataset.{key}={value}: not one of {', '.join(choices)}")
 
 
 def _require_names(key: str, names: Sequence[str], choices: Sequence[str]) -> None:

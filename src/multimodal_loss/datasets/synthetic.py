@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from multimodal_loss.datasets.base import MultimodalData, Split
-from multimodal_loss.errors import UserError
+from multimodal_loss.errors import UserError, require_choice
 
 Array = NDArray[np.float32]
 
@@ -62,8 +62,7 @@ class SyntheticOptions:
             ("noise_scale", SCALES),
             ("labels", LABELS),
         ):
-            if getattr(self, name) not in allowed:
-                raise UserError(f"dataset.{name}={getattr(self, name)}: not one of {', '.join(allowed)}")
+            require_choice(f"dataset.{name}", getattr(self, name), allowed)
         for name in ("train_size", "validation_size", "test_size"):
             if getattr(self, name) < 2 or getattr(self, name) % 2:
                 raise UserError(

@@ -37,7 +37,7 @@ from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 from multimodal_loss.datasets.base import MultimodalData, Split
-from multimodal_loss.errors import UserError, require_number
+from multimodal_loss.errors import UserError, require_choice, require_number
 
 Array = NDArray[np.float32]
 Stats = NDArray[np.float64]
@@ -379,10 +379,8 @@ def _check_options(
     inner_folds: int | None,
     inner_fold: int | None,
 ) -> None:
-    if missing not in ("error", "drop"):
-        raise UserError(f"dataset.missing={missing}: not one of error, drop")
-    if impute not in (None, "mean"):
-        raise UserError(f"dataset.impute={impute}: not one of null, mean")
+    require_choice("dataset.missing", missing, ("error", "drop"))
+    require_choice("dataset.impute", impute, (None, "mean"))
     require_number("dataset.split_seed", split_seed, integer=True)
     if top_variance is not None:
         require_number("dataset.top_variance", top_variance, positive=True, integer=True)

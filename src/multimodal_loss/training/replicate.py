@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from multimodal_loss.datasets.base import MultimodalData
-from multimodal_loss.errors import UserError, require_number
+from multimodal_loss.errors import UserError, require_choice, require_number
 from multimodal_loss.fusion import Fusion
 
 FusionInput = Literal["probabilities", "logits"]
@@ -64,8 +64,7 @@ class OptimizerOptions:
         require_number("trainer.lr_decay", self.lr_decay, positive=True)
         require_number("trainer.lr_decay_epochs", self.lr_decay_epochs, positive=True, integer=True)
         require_number("trainer.alpha", self.alpha)
-        if self.name not in OPTIMIZERS:
-            raise UserError(f"trainer.optimizer={self.name}: not one of {', '.join(OPTIMIZERS)}")
+        require_choice("trainer.optimizer", self.name, OPTIMIZERS)
         if len(self.betas) != 2 or not all(isinstance(b, float) and 0 <= b < 1 for b in self.betas):
             raise UserError(f"trainer.betas={list(self.betas)}: give two numbers in [0, 1)")
 
