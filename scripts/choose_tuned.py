@@ -1,6 +1,6 @@
 """Chooses learning rate and modules per fusion from the runs of `experiment=tune_table_5` and writes them down.
 
-    python scripts/choose_tuned.py --dataset tcga_subtypes [--folds 0] [--runs outputs/runs]
+    python scripts/choose_tuned.py --dataset tcga_subtypes [--folds 0] [--modules 32] [--runs outputs/runs]
 
 Writes conf/tuned/<dataset>.yaml, which conf/dataset/<dataset>.yaml includes, and all scores to
 outputs/results/tuning/<dataset>.csv. The score of a grid point is the mean accuracy on the inner held-out parts; of
@@ -50,7 +50,7 @@ class Grid(NamedTuple):
     modalities: tuple[str, ...]
 
     @classmethod
-    def read(cls, experiment: str) -> "Grid":
+    def read(cls, experiment: str, modules: list[str] | None = None) -> "Grid":
         loaded = [OmegaConf.load(CONFIG_DIR / "experiment" / f"{name}.yaml") for name in ("tune_table_5", experiment)]
         swept = {key: value for config in loaded for key, value in config.hydra.sweeper.params.items()}
         fixed = [f"trainer.max_epochs={loaded[0].trainer.max_epochs}"]
@@ -65,7 +65,7 @@ class Grid(NamedTuple):
             fusions=listed("fusion"),
             inner_folds=listed("dataset.inner_fold"),
             rates=listed("trainer.lr"),
-            modules=listed("backbone.modules"),
+            modules=tuple(modules) if modules else listed("backbone.modules"),
             modalities=listed("dataset.modalities"),
         )
 
@@ -74,6 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--folds", type=int, nargs="+", default=[0], help="the outer folds that were tuned")
+    parser.add_argument("--modules", nargs="+", help="the part of the grid that was run, if not all of it")
     parser.add_argument("--runs", type=Path, default=Path("outputs/runs"))
     parser.add_argument("--tuned", type=Path, default=CONFIG_DIR / "tuned")
     parser.add_argument("--results", type=Path, default=ROOT / "outputs" / "results" / "tuning")
@@ -82,7 +83,9 @@ def main(arguments: list[str] | None = None) -> int:
         scores = [
             score
             for experiment in ("tune_table_5", "tune_table_5_unimodal")
-            for score in read_scores(Grid.read(experiment), options.dataset, options.folds, options.runs)
+            for score in read_scores(
+                Grid.read(experiment, options.modules), options.dataset, options.folds, options.runs
+            )
         ]
     except UserError as error:
         print(f"choose_tuned: {error}", file=sys.stderr)
@@ -128,10 +131,10 @@ def tuned_yaml(scores: list[Score], dataset: str) -> str:
         chosen = {fusion: [value(best(scores, fusion, fold)) for fold in folds] for fusion in fusions}
         return "".join(f"  {name}: {each[0] if len(each) == 1 else each}\n" for name, each in chosen.items())
 
+    tuned_on = ", ".join(map(str, folds))
     return (
         f"# Written by scripts/choose_tuned.py from the runs of experiment=tune_table_5 dataset={dataset}; all scores\n"
-        f"# are in outputs/results/tuning/{dataset}.csv. Chosen on fold {', '.join(map(str, folds))}, by the accuracy on"
-        f" its inner folds.\n"
+        f"# are in outputs/results/tuning/{dataset}.csv. Chosen by the accuracy on inner folds of fold {tuned_on}.\n"
         f"learning_rates:\n{lines(lambda score: score.lr)}modules:\n{lines(lambda score: score.modules)}"
     )
 
