@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from multimodal_loss.configuration import CONFIG_DIR, compose_config, resolved, run_name, run_name_of
+from multimodal_loss.configuration import CONFIG_DIR, check_overrides, compose_config, resolved, run_name, run_name_of
 from multimodal_loss.errors import UserError
 
 GROUPS = ("dataset", "backbone", "fusion", "trainer", "tracker", "experiment")
@@ -114,3 +114,11 @@ def test_the_top_level_is_as_designed() -> None:
     files = {"environment.yml", "Makefile", "README.md", "pyproject.toml", "LICENSE", "CITATION.cff"}
     found = {path.name for path in Path(ROOT).iterdir()} - hidden - caches
     assert found == folders | files
+
+
+def test_keys_of_the_groups_that_an_experiment_sweeps_are_known() -> None:
+    """backbone=moma comes with the experiment's sweep, table_6_axis extends table_6."""
+    check_overrides(["experiment=table_6_axis", "dataset=tcga_brca", "backbone.modules=16"])
+    with pytest.raises(UserError, match=r"backbone\.hidden"):
+        check_overrides(["experiment=table_6_axis", "dataset=tcga_brca", "backbone.hidden=[3]"])
+    check_overrides(["experiment=table_6_axis", "dataset=tcga_brca", "backbone=mlp", "backbone.hidden=[3]"])

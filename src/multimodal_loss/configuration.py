@@ -130,11 +130,28 @@ def check_overrides(overrides: Sequence[str]) -> None:
         _check_choice(override.key_or_group, _chosen(override))
     if any(o.is_sweep_override() for o in choices):
         return  # each job of the sweep is composed, and checked, on its own
-    keys = _known_keys(tuple(o.input_line for o in choices if o.input_line is not None))
+    swept = [
+        choice for choice in _swept_choices(choices) if choice.split("=")[0] not in {o.key_or_group for o in choices}
+    ]
+    keys = _known_keys((*(o.input_line for o in choices if o.input_line is not None), *swept))
     for override in parsed:
         key = override.key_or_group
         if not _is_group(key) and not override.is_add() and not key.startswith("hydra") and not _is_known(key, keys):
             raise UserError(f"unknown config key {key}{_nearest(key, keys)}")
+
+
+def _swept_choices(choices: Sequence[Any]) -> list[str]:
+    """The first choice of each group that a chosen experiment, or the one that it extends, sweeps."""
+    names = [name for override in choices if override.key_or_group == "experiment" for name in _chosen(override)]
+    swept: dict[str, str] = {}
+    while names:
+        config = OmegaConf.load(CONFIG_DIR / "experiment" / f"{names.pop()}.yaml")
+        extended = OmegaConf.select(config, "defaults") or []
+        names += [name for name in extended if isinstance(name, str) and name != "_self_"]
+        for key, value in (OmegaConf.select(config, "hydra.sweeper.params") or {}).items():
+            if _is_group(key):
+                swept.setdefault(key, str(value).split(",")[0])
+    return [f"{key}={value}" for key, value in swept.items()]
 
 
 def _is_group(key: str) -> bool:
