@@ -6,7 +6,6 @@ only the moments m_k = sum_a e^{ika}, and no tensor over pairs. scripts/benchmar
 written out.
 """
 
-import itertools
 from typing import Any, NamedTuple
 
 import torch
@@ -27,8 +26,8 @@ SINGLE_PRECISION_TERMS = 9  # one more than are summed: the next moment is neede
 class Harmonics(NamedTuple):
     """Of unit vectors (B, I) in the plane at the angles a, k = 1..K; zero vectors, which have no angle, count as zeros.
 
-    `terms` (B, K - 1, 2, I): cos ka and sin ka, but for the last k, which only the moments need.
-    `moments` (B, K, 2): their sums over the vectors.
+    `terms` (B, 2, K - 1, I): cos ka, then sin ka, without the last k, which only the moments need.
+    `moments` (2, K, B): their sums over the vectors.
     """
 
     terms: Tensor
@@ -46,16 +45,17 @@ def attend(values: Harmonics, queries: Harmonics) -> Tensor:
     Returns (B, 2 J), all x first. If all vectors of a sample's values or queries are zero, this is the softmax with
     cosines of 0; the original is undefined there.
     """
+    # Here the samples are the last axis, so that the many small operations run along contiguous memory.
     moments = values.moments
-    bessel = moments.new_tensor(BESSEL[: moments.shape[1]])
-    zeroth = moments.new_tensor([values.terms.shape[3], 0]).expand(len(moments), 1, 2)
+    bessel = moments.new_tensor(BESSEL[: moments.shape[1]]).unsqueeze(1)
+    zeroth = moments.new_tensor([[values.terms.shape[3]], [0]]).unsqueeze(2).expand(2, 1, moments.shape[2])
     moments = torch.cat([zeroth, moments], dim=1)
     before, at, after = moments[:, :-2], moments[:, 1:-1], moments[:, 2:]
     difference = after - before
-    turned = torch.stack([difference[..., 1], -difference[..., 0]], dim=-1)
+    turned = torch.stack([difference[1], -difference[0]])
     # What cos kb and sin kb are multiplied by in the two numerators and the denominator: (B, 3, 2 (K - 1)).
-    factors = (torch.stack([after + before, turned, 2 * at], dim=1) * bessel[1:, None]).flatten(2)
-    constants = bessel[0] * torch.cat([moments[:, 1], moments[:, 0, :1]], dim=1).unsqueeze(2)
+    factors = (torch.stack([after + before, turned, 2 * at]) * bessel[1:]).flatten(1, 2).permute(2, 0, 1).contiguous()
+    constants = (bessel[0] * torch.cat([moments[:, 1], moments[:1, 0]])).t().unsqueeze(2)
     sums = torch.baddbmm(constants, factors, queries.terms.flatten(1, 2))
     return (sums[:, :2] / sums[:, 2:]).flatten(1)
 
@@ -63,29 +63,42 @@ def attend(values: Harmonics, queries: Harmonics) -> Tensor:
 class _Harmonics(torch.autograd.Function):
     """Powers of (x + iy) / |x + iy| by multiplication; backward through the angle alone.
 
-    With autograd, recurrence, slices and sums included, a training step of MOMA takes twice as long.
+    The powers double in number with each product: one after another they take ten times as long, because each then
+    writes narrow strips of a tensor that is larger than the cache.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, order: int) -> tuple[Tensor, Tensor]:
         length = torch.hypot(x, y).clamp(min=EPSILON)
-        powers = x.new_empty(len(x), order, 2, x.shape[1])
-        cosine, sine = x / length, y / length
-        powers[:, 0, 0], powers[:, 0, 1] = cosine, sine
-        for last, new in itertools.pairwise(powers.unbind(1)):
-            torch.mul(last[:, 0], cosine, out=new[:, 0]).addcmul_(last[:, 1], sine, value=-1)
-            torch.mul(last[:, 0], sine, out=new[:, 1]).addcmul_(last[:, 1], cosine)
-        ctx.save_for_backward(powers, length)
-        return powers[:, :-1], powers.sum(dim=3)
+        terms = x.new_empty(len(x), 2, order - 1, x.shape[1])
+        terms[:, 0, 0], terms[:, 1, 0] = x / length, y / length
+        done = 1
+        while done < order - 1:
+            new = slice(done, min(2 * done, order - 1))
+            _multiply(terms[:, :, : new.stop - done], terms[:, :, done - 1 : done], out=terms[:, :, new])
+            done = new.stop
+        last = _multiply(terms[:, :, -1], terms[:, :, 0], out=torch.empty_like(terms[:, :, 0]))
+        ctx.save_for_backward(terms, last, length)
+        moments = torch.cat([terms.sum(dim=3), last.sum(dim=2, keepdim=True)], dim=2)
+        return terms, moments.permute(1, 2, 0).contiguous()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, of_terms: Tensor, of_moments: Tensor) -> tuple[Tensor, Tensor, None]:
         # d cos ka / da = -k sin ka and d sin ka / da = k cos ka.
-        powers, length = ctx.saved_tensors
-        k = torch.arange(1, powers.shape[1] + 1, dtype=powers.dtype, device=powers.device)[:, None]
-        turned = powers[:, :-1, 0] * of_terms[:, :, 1] - powers[:, :-1, 1] * of_terms[:, :, 0]
-        of_moments = torch.stack([of_moments[..., 1], -of_moments[..., 0]], dim=2) * k
-        of_angle = (turned * k[:-1]).sum(dim=1) + torch.bmm(of_moments.flatten(1)[:, None], powers.flatten(1, 2))[:, 0]
+        terms, last, length = ctx.saved_tensors
+        k = torch.arange(1, of_moments.shape[1] + 1, dtype=terms.dtype, device=terms.device)
+        turned = (terms[:, 0] * of_terms[:, 1]).addcmul_(terms[:, 1], of_terms[:, 0], value=-1)
+        of_angle = torch.bmm(k[:-1].expand(len(terms), 1, -1), turned)
+        of_moments = (torch.stack([of_moments[1], -of_moments[0]]) * k[:, None]).permute(2, 0, 1).contiguous()
+        of_angle = of_angle.baddbmm_(of_moments[:, :, :-1].flatten(1)[:, None], terms.flatten(1, 2))[:, 0]
+        of_angle += (of_moments[:, :, -1:] * last).sum(dim=1)
         of_angle /= length
-        return -powers[:, 0, 1] * of_angle, powers[:, 0, 0] * of_angle, None
+        return -terms[:, 1, 0] * of_angle, terms[:, 0, 0] * of_angle, None
+
+
+def _multiply(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+    """The product of complex numbers whose real and imaginary parts lie along dimension 1."""
+    torch.mul(a[:, 0], b[:, 0], out=out[:, 0]).addcmul_(a[:, 1], b[:, 1], value=-1)
+    torch.mul(a[:, 0], b[:, 1], out=out[:, 1]).addcmul_(a[:, 1], b[:, 0])
+    return out
