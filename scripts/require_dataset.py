@@ -1,6 +1,6 @@
 """Exits with 2 and one line, in seconds, if a dataset is not there: what is missing and how to get it.
 
-    python scripts/require_dataset.py dataset=tcga_subtypes [further overrides]
+python scripts/require_dataset.py dataset=tcga_subtypes [further overrides]
 """
 
 import sys

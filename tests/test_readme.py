@@ -1,6 +1,11 @@
 """What the README shows works: its code runs, its files, targets and commands exist."""
 
+import os
 import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 from conftest import ROOT
 from multimodal_loss.configuration import check_overrides
@@ -14,6 +19,31 @@ def test_the_training_loop_runs_and_learns() -> None:
     exec(code.replace("range(10)", "range(200)"), names)
     assert len([line for line in code.splitlines() if line.strip() and not line.startswith("#")]) <= 15
     assert (names["prediction"] == names["target"]).float().mean() > 0.9  # type: ignore[attr-defined]
+
+
+def test_own_tables_go_from_csv_files_to_a_table(tmp_path: Path) -> None:
+    """The commands as they stand, on two small files; only the number of epochs is cut."""
+    (block,) = re.findall(r"<!-- example: tables -->\n```bash\n(.*?)```", README, flags=re.S)
+    commands = [line.split("#")[0].strip() for line in block.splitlines()]
+    assert len(commands) <= 5
+    study = tmp_path / "my_study"
+    study.mkdir()
+    labels = ["low", "high"] * 15
+    (study / "labels.csv").write_text("id,label\n" + "".join(f"p{i},{label}\n" for i, label in enumerate(labels)))
+    for name in ("genes", "images"):
+        rows = [f"p{i},{i % 2 + i % 7 / 9},{i % 5},{i % 3}" for i in range(30)]
+        (study / f"{name}.csv").write_text("\n".join(["id,a,b,c", *rows, ""]))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
+    for command in commands:
+        if not command.startswith("python"):
+            continue
+        words = [sys.executable, *shlex.split(command)[1:]]
+        if "multimodal_loss.train" in words:
+            words += ["trainer.max_epochs=15", "threads=1", "device=cpu"]
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    assert "Your data: my_study" in done.stdout and "MultiModal" in done.stdout
+    assert (tmp_path / "outputs" / "report" / "index.html").exists()
 
 
 def test_every_linked_file_exists() -> None:

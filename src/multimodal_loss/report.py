@@ -62,7 +62,7 @@ def report(
     """
     quick = [name for name in names if LAYOUTS[name].profile == "quick"]
     if quick and (len(names) > 1 or save_results):
-        raise UserError("the quick profile is reported alone and never saved as a result: --tables quick")
+        raise UserError(f"the quick profile is reported alone and never saved as a result: --tables {quick[0]}")
     output = output or Path("outputs/report/quick" if quick else "outputs/report")
     runs, run_name, console = read_runs(runs_folder), cached(run_name or _run_name), console or _console()
 

@@ -68,7 +68,7 @@ def pictures(condition: Condition, found: Sequence[tuple[Shown, Run]]) -> Iterat
             f"Outputs and proxies of each variant: {method}",
             f"As above for all classes, each panel made on its own from at most {MOST_POINTS_PER_VARIANT:,} samples of "
             "the first fold. The numbers are proxies per class that are used and distinct, mean over classes.",
-            cloud_panels(clouds, _classes(stored[0][1], stored[0][2])),
+            cloud_panels(clouds, stored[0][1].class_names(len(stored[0][2].proxies))),
             png="appendix_c_variants",
         )
 
@@ -124,7 +124,7 @@ def is_used(outputs: Outputs) -> NDArray[np.bool_]:
 
 
 def _in_detail(key: str, run: Run, outputs: Outputs) -> Iterator[Picture]:
-    names = _classes(run, outputs)
+    names = run.class_names(len(outputs.proxies))
     chosen = int(np.bincount(outputs.target, minlength=len(names)).argmax())
     clouds = {
         "all classes": cloud(outputs, ALL, MOST_POINTS),
@@ -140,8 +140,7 @@ def _in_detail(key: str, run: Run, outputs: Outputs) -> Iterator[Picture]:
         cloud_panels(clouds, names),
         png="appendix_c_outputs",
     )
-    modalities = run.modalities if len(run.modalities) == outputs.proxies.shape[2] else None
-    titles = modalities or [f"modality {m + 1}" for m in range(outputs.proxies.shape[2])]
+    titles = run.modality_names(outputs.proxies.shape[2])
     yield Picture(
         f"subgroups_{key}",
         f"Subgroups of class {names[chosen]}",
@@ -228,15 +227,6 @@ def _with_counts(shown: Shown, run: Run) -> str:
     counts = {kind: run.values(f"proxies/{kind}").get(REPLICATE) for kind in ("used", "distinct")}
     known = [f"{count:.1f} {kind}" for kind, count in counts.items() if count is not None]
     return "\n".join([shown.label, ", ".join(known)]) if known else shown.label
-
-
-def _classes(run: Run, outputs: Outputs) -> list[str]:
-    names, count = run.get("dataset/classes"), len(outputs.proxies)
-    return (
-        [str(name) for name in names]
-        if isinstance(names, list) and len(names) == count
-        else list(map(str, range(count)))
-    )
 
 
 def _is(labels: NDArray[np.integer], only: int | None) -> NDArray[np.bool_]:

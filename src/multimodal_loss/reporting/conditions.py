@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multimodal_loss.reporting import appendix_c, figures
+from multimodal_loss.reporting import appendix_c, figures, opportunity
 from multimodal_loss.reporting.figures import Line, Picture
 from multimodal_loss.reporting.layout import Condition, Layout, Shown
 from multimodal_loss.reporting.tables import RunName
@@ -21,6 +21,7 @@ from multimodal_loss.results.metrics import CALIBRATION_METRICS, ReliabilityBins
 FUSED = "fused"
 CALIBRATION_COLUMNS = ("ACC", *CALIBRATION_METRICS)
 PROXY_COUNTS = ("alive", "used", "distinct")
+MOST_LISTED = 8  # predictions of one run in the calibration table
 KEPT_METRICS = ("ACC", "NLL", "ECE")  # of a modality's own prediction, inside a fused model and alone
 
 FIGURE_4_CAPTION = (
@@ -97,9 +98,13 @@ def findings(condition: Condition, layout: Layout, runs: Mapping[str, Run], run_
     found = [(shown, run) for shown, run in named if run and run.state == "done" and run.profile == layout.profile]
     if not found:
         return None
-    draw = appendix_c.pictures if layout.kind == "appendix_c" else _pictures
-    judged = found if layout.kind == "table" else []  # elsewhere the runs are those of a table that says it
+    draw = {"appendix_c": appendix_c.pictures, "table_3": _pictures_of_table_3}.get(layout.kind, _pictures)
+    # Elsewhere the runs are those of a table that says it.
+    judged = found if layout.kind in ("table", "table_3") else []
     pictures = list(draw(condition, found))
+    if layout.notice:
+        for picture in pictures:
+            figures.watermark(picture.figure, layout.notice)
     return Findings(
         condition,
         pictures,
@@ -120,9 +125,11 @@ def source_paths(run: Run) -> dict[str, str]:
 
 
 def calibration(label: str, run: Run) -> list[CalibrationLine]:
-    """A line per prediction of which anything is known."""
-    lines = []
-    for source, path in source_paths(run).items():
+    """A line per prediction of which anything is known; only for the fused one where there are too many to read."""
+    paths, lines = source_paths(run), []
+    if len(paths) > MOST_LISTED:
+        paths = {FUSED: paths[FUSED]}
+    for source, path in paths.items():
         metrics = {metric: aggregate(run.values(f"{path}/{metric}").values()) for metric in CALIBRATION_COLUMNS}
         if any(metric.n for metric in metrics.values()):
             lines.append(CalibrationLine(label, source, metrics))
@@ -174,12 +181,11 @@ def proxies(label: str, run: Run) -> list[ProxyLine]:
         found = [lookup(replicate, f"proxies/{kind}") for replicate in run.replicates.values()]
         counts[kind] = [per_class for per_class in found if isinstance(per_class, list)]
     classes = max((len(per_class) for kind in counts.values() for per_class in kind), default=0)
-    names = run.get("dataset/classes")
-    titles = names if isinstance(names, list) and len(names) == classes else list(range(classes))
+    titles = run.class_names(classes)
     return [
         ProxyLine(
             label,
-            str(titles[c]),
+            titles[c],
             {
                 kind: aggregate(per_class[c] for per_class in found if c < len(per_class))
                 for kind, found in counts.items()
@@ -190,18 +196,15 @@ def proxies(label: str, run: Run) -> list[ProxyLine]:
 
 
 def _pictures(condition: Condition, found: Sequence[tuple[Shown, Run]]) -> Iterator[Picture]:
-    lines = _lines([shown for shown, _ in found])
     panels: dict[str, dict[str, NDArray[np.float64]]] = {}
     sources: dict[str, dict[Line, ReliabilityBins]] = {}
-    curves = {}
-    for line, (shown, run) in zip(lines, found, strict=True):
+    for line, (shown, run) in zip(_lines(found), found, strict=True):
         predictions = read_predictions(run)
         if predictions:
-            names = _modality_names(run, predictions)
+            names = run.modality_names(_modalities(predictions))
             panels.setdefault(shown.panel, {}).update(figures.true_class_shares(predictions, names))
             for source, bins in _reliability(predictions, names).items():
                 sources.setdefault(source, {})[line] = bins
-        curves[line] = read_history(run)
     if panels:
         name = f"figure_4_{condition.key}"
         figure = figures.true_class_panels(panels)
@@ -211,26 +214,35 @@ def _pictures(condition: Condition, found: Sequence[tuple[Shown, Run]]) -> Itera
     if sources:
         figure = figures.reliability_figure(sources)
         yield Picture(f"reliability_{condition.key}", "Reliability", RELIABILITY_CAPTION, figure)
+    yield from _training_curves(condition, found)
+
+
+def _pictures_of_table_3(condition: Condition, found: Sequence[tuple[Shown, Run]]) -> Iterator[Picture]:
+    yield from opportunity.pictures(condition, found)
+    yield from _training_curves(condition, found)
+
+
+def _training_curves(condition: Condition, found: Sequence[tuple[Shown, Run]]) -> Iterator[Picture]:
+    curves = {line: read_history(run) for line, (_, run) in zip(_lines(found), found, strict=True)}
     drawn = {line: replicates for line, replicates in curves.items() if replicates}
     if drawn:
         figure = figures.training_figure(drawn)
         yield Picture(f"training_{condition.key}", "Training curves", TRAINING_CAPTION, figure)
 
 
-def _lines(shown: Sequence[Shown]) -> list[Line]:
+def _lines(found: Sequence[tuple[Shown, Run]]) -> list[Line]:
     """Runs of the same method share a colour; the dashes tell them apart."""
     seen: dict[str, int] = {}
     lines = []
-    for run in shown:
-        position = seen.get(run.method, 0)
-        seen[run.method] = position + 1
-        lines.append(Line(run.method, run.label, figures.line_style(position)))
+    for shown, _ in found:
+        position = seen.get(shown.method, 0)
+        seen[shown.method] = position + 1
+        lines.append(Line(shown.method, shown.label, figures.line_style(position)))
     return lines
 
 
-def _modality_names(run: Run, predictions: Mapping[str, NDArray[Any]]) -> list[str]:
-    count = next(array.shape[1] for key, array in predictions.items() if key.endswith("/modalities"))
-    return run.modalities if len(run.modalities) == count else [f"modality {m + 1}" for m in range(count)]
+def _modalities(predictions: Mapping[str, NDArray[Any]]) -> int:
+    return next(int(array.shape[1]) for key, array in predictions.items() if key.endswith("/modalities"))
 
 
 def _reliability(predictions: Mapping[str, NDArray[Any]], names: Sequence[str]) -> dict[str, ReliabilityBins]:

@@ -27,6 +27,8 @@ BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "
 MODALITY_COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 METHOD_COLOURS = {
     "unimodal": "#8a8a8a",
+    "early": "#222222",
+    "intermediate": "#8a8a8a",
     "sum_ce": BLUE,
     "weighted_sum_ce": "#7f6000",
     "nn_ce": GREEN,
@@ -98,6 +100,12 @@ def save(figure: Figure, format: str, dpi: int = 150) -> bytes:
     with matplotlib.rc_context(STYLE):
         figure.savefig(file, format=format, dpi=dpi, metadata={"Date": None} if format == "svg" else None)
     return file.getvalue()
+
+
+def watermark(figure: Figure, text: str) -> None:
+    """Pale letters across the whole figure, for what must be said wherever the picture goes."""
+    size = 100 * figure.get_figwidth() / len(text)
+    figure.text(0.5, 0.5, text, size=size, color=VERMILION, alpha=0.3, rotation=12, ha="center", va="center")
 
 
 def true_class_shares(predictions: Mapping[str, NDArray[Any]], modality_names: Sequence[str]) -> dict[str, Floats]:
@@ -174,7 +182,8 @@ def reliability_figure(sources: Mapping[str, Mapping[Line, ReliabilityBins]]) ->
     Below the diagonal a model is over-confident. Bins with fewer than one in a thousand of the samples are left out.
     """
     with matplotlib.rc_context(STYLE):
-        figure, axes = grid(len(sources), columns=4, width=2.6, height=2.5)
+        single = len(sources) == 1  # the legend stands beside it, as above it there is not enough room
+        figure, axes = grid(len(sources), columns=4, width=4.8 if single else 2.6, height=2.5)
         handles: dict[Line, Any] = {}
         for ax, (title, lines) in zip(axes, sources.items(), strict=True):
             ax.set_title(title)
@@ -188,8 +197,11 @@ def reliability_figure(sources: Mapping[str, Mapping[Line, ReliabilityBins]]) ->
             ax.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
             ax.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
         order = sorted(handles, key=lambda line: (list(METHOD_COLOURS).index(line.method), line.label))
-        labels = [line.label for line in order]
-        figure.legend([handles[line] for line in order], labels, loc="outside upper left", ncols=5)
+        drawn, labels = [handles[line] for line in order], [line.label for line in order]
+        if single:
+            figure.legend(drawn, labels, loc="outside right upper")
+        else:
+            figure.legend(drawn, labels, loc="outside upper left", ncols=5)
         figure.supxlabel("confidence (probability of the predicted class)", fontsize=9, color=QUIET)
         figure.supylabel("accuracy", fontsize=9, color=QUIET)
     return figure
@@ -208,12 +220,14 @@ def comparison_figure(table: FilledTable) -> Figure:
         panels = {column.full_title: {row.full_title: table[row, column] for row in rows} for column in columns}
     names = [*reversed(next(iter(panels.values())))]
     units = list(dict.fromkeys(column.unit for column in columns))
+    metrics = {cell.cell.metric.rpartition("/")[2] for cells in panels.values() for cell in cells.values() if cell}
+    shared = len(units) == 1 and (len(rows) <= len(columns) or len(metrics) == 1)
     per_line = len(panels) if len(panels) <= 4 else 3
     with matplotlib.rc_context(STYLE):
         lines = math.ceil(len(panels) / per_line)
         size = 1.4 + 2.6 * per_line, 1.0 + 0.3 * len(names) * lines
         figure = Figure(figsize=size, layout="constrained")
-        places = figure.subplots(lines, per_line, sharey=True, sharex=len(units) == 1, squeeze=False)
+        places = figure.subplots(lines, per_line, sharey=True, sharex=shared, squeeze=False)
         axes = [ax for line in places for ax in line]
         for unused in axes[len(panels) :]:
             unused.set_visible(False)

@@ -6,10 +6,12 @@ from typing import Literal
 from multimodal_loss.reporting.paper import PaperKey
 
 Overrides = tuple[str, ...]
-LayoutKind = Literal["table", "figure_5", "appendix_c"]
+LayoutKind = Literal["table", "table_3", "figure_5", "appendix_c"]
 
 METHOD_TITLES = {
     "unimodal": "Unimodal",
+    "early": "Early fusion",
+    "intermediate": "Intermediate fusion",
     "sum_ce": "SUM + CE",
     "weighted_sum_ce": "Weighted SUM + CE",
     "nn_ce": "NN + CE",
@@ -89,7 +91,7 @@ class Layout:
     `reference`: the paper's numbers are of another dataset than the table's, so they are shown but never compared.
     `compared`: the column on which every pair of rows is tested, where replicates are folds; empty for none.
     `kind`: what is drawn from it beside the overview. `shared_runs`: how many of its runs fill an earlier table too, so
-    that they alone do not start this one.
+    that they alone do not start this one. `notice`: what must be said of all its numbers, on the page and in pictures.
     """
 
     name: str
@@ -107,3 +109,4 @@ class Layout:
     compared: str = ""
     kind: LayoutKind = "table"
     shared_runs: int = 0
+    notice: str = ""

@@ -6,7 +6,7 @@ it shows and the paper's number for it. To add a table: write a function that re
 
 from collections.abc import Iterable
 
-from multimodal_loss.reporting import layouts_tcga
+from multimodal_loss.reporting import layouts_opportunity, layouts_tcga
 from multimodal_loss.reporting.layout import (
     METHOD_TITLES,
     PAPER_METHODS,
@@ -195,6 +195,7 @@ def quick() -> Layout:
         conditions=(_condition("quick", "Quick profile, two noisy modalities", common, methods),),
         profile="quick",
         corner="Data",
+        notice="QUICK PROFILE: reduced data and 2 seeds",
     )
 
 
@@ -202,7 +203,9 @@ LAYOUTS = {
     layout.name: layout
     for layout in (
         *(table_1(), table_1_data_seeds(), table_1_readings(), appendix_b()),
+        *layouts_opportunity.layouts(),
         *layouts_tcga.layouts(),
         quick(),
+        layouts_opportunity.quick_table_3(),
     )
 }

@@ -43,10 +43,10 @@ def render(
     """The page. `absent` are tables without any run, named with the command that fills them."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     template = environment.from_string(_resource("page.html.jinja"))
-    quick = any(section.table.layout.profile == "quick" for section in sections)
+    notices = dict.fromkeys(section.table.layout.notice for section in sections if section.table.layout.notice)
     return template.render(
-        title="Quick profile: does the chain work?" if quick else "MultiModal loss: results beside the paper's",
-        quick=quick,
+        title="Quick profile: does the chain work?" if notices else "MultiModal loss: results beside the paper's",
+        notices=list(notices),
         style=Markup(_resource("page.css")),
         sections=[_section(section) for section in sections],
         absent=absent,

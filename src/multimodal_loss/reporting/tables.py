@@ -187,8 +187,15 @@ def _find(overrides: Overrides, layout: Layout, runs: Mapping[str, Run], run_nam
     run = runs.get(run_name(overrides)) if runs else None
     if run is None:
         return ""
-    if run.state in ("done", "failed") and run.profile != layout.profile:
+    if run.state not in ("done", "failed"):
+        return run
+    if run.profile != layout.profile:
         return f"the run has profile {run.profile}, only {layout.profile} counts here"
+    dataset = run.get("config/dataset/name")
+    if layout.dataset and dataset != layout.dataset:
+        return f"the run has dataset {dataset}, only {layout.dataset} counts here"
+    if layout.profile == "full" and run.is_of_generated_data:
+        return "the run is of generated data, which never counts here"
     return run
 
 

@@ -44,6 +44,12 @@ class Run:
         return str(self.get("profile"))
 
     @property
+    def is_of_generated_data(self) -> bool:
+        """Whether its data were made up in another dataset's format: the config says so, or their fingerprint."""
+        prints = (str(replicate.get("data_fingerprint")) for replicate in self.replicates.values())
+        return self.get("config/dataset/generated") is True or any(one.startswith("generated") for one in prints)
+
+    @property
     def replicates(self) -> dict[int, Mapping[str, Any]]:
         """The replicates that were computed, by their number."""
         return {replicate["replicate"]: replicate for replicate in self.result.get("replicates", [])}
@@ -52,6 +58,16 @@ class Run:
     def modalities(self) -> list[str]:
         names = self.get("dataset/modalities")
         return [str(name) for name in names] if isinstance(names, list) else []
+
+    def modality_names(self, count: int) -> list[str]:
+        """The modalities' names, or numbered ones where `count` others are stored."""
+        return self.modalities if len(self.modalities) == count else [f"modality {m + 1}" for m in range(count)]
+
+    def class_names(self, count: int) -> list[str]:
+        """The classes' names, or their numbers from 0 where `count` others are stored."""
+        names = self.get("dataset/classes")
+        fits = isinstance(names, list) and len(names) == count
+        return [str(name) for name in names] if fits else [str(c) for c in range(count)]
 
     def get(self, path: str) -> Any:
         """The entry of result.json at a path such as `config/trainer/lr`; None where there is none."""
@@ -126,11 +142,15 @@ def read_run(path: Path) -> Run:
 
 
 def read_predictions(run: Run) -> dict[str, NDArray[Any]]:
-    """The test arrays of predictions.npz (`0/target`, `0/fused`, `0/modalities`) of the replicates that are sound."""
+    """The test arrays of predictions.npz (`0/target`, `0/fused`, `0/modalities`) of the replicates that are sound and
+    have as many modalities and classes as the first of these.
+    """
     arrays = _read_arrays(run, lambda key: key.partition("/")[2] in TEST_ARRAYS)
-    numbers = {key.partition("/")[0] for key in arrays}
-    complete = {number for number in numbers if _fits_together(arrays, number)}
-    return {key: array for key, array in arrays.items() if key.partition("/")[0] in complete}
+    numbers = dict.fromkeys(key.partition("/")[0] for key in arrays)
+    sound = [number for number in numbers if _fits_together(arrays, number)]
+    shapes = {number: arrays[f"{number}/modalities"].shape[1:] for number in sound}
+    alike = {number for number in sound if shapes[number] == shapes[sound[0]]}
+    return {key: array for key, array in arrays.items() if key.partition("/")[0] in alike}
 
 
 def read_outputs(run: Run, replicate: int) -> Outputs | None:
@@ -210,6 +230,8 @@ def _fits_together(arrays: Mapping[str, NDArray[Any]], number: str) -> bool:
     except KeyError:
         return False
     if (target.ndim, fused.ndim, modalities.ndim) != (1, 2, 3) or len(target) == 0:
+        return False
+    if not np.issubdtype(target.dtype, np.integer):
         return False
     same_samples = len(target) == len(fused) == len(modalities)
     same_classes = fused.shape[1] == modalities.shape[2] and 0 <= target.min() <= target.max() < fused.shape[1]

@@ -104,6 +104,23 @@ def true_class_histogram(
     return np.stack(counts) / len(target)
 
 
+def confusion_counts(target: NDArray[np.integer], predicted: NDArray[np.integer], classes: int) -> Integers:
+    """(C, C): how many samples of a row's class were taken for a column's, from class indices (N,) both."""
+    pairs = np.bincount(np.asarray(target, dtype=np.int64) * classes + predicted, minlength=classes * classes)
+    return pairs.reshape(classes, classes)
+
+
+def class_f1(confusion: NDArray[np.integer]) -> Floats:
+    """F1 of each class, (..., C), from counts (..., C, C) as `confusion_counts` gives them.
+
+    NaN for a class that occurs neither in targets nor in predictions; the mean over the others is FM.
+    """
+    occurrences = confusion.sum(axis=-1) + confusion.sum(axis=-2)
+    right = np.diagonal(confusion, axis1=-2, axis2=-1)
+    undefined = np.full(right.shape, np.nan)
+    return np.asarray(np.divide(2.0 * right, occurrences, out=undefined, where=occurrences > 0))
+
+
 def are_probabilities(values: NDArray[np.floating]) -> bool:
     """Whether the last axis holds probabilities; half-precision rows are off by up to C * 2^-9. NaN is none."""
     return bool(np.all(values >= 0) and np.all(np.abs(values.sum(axis=-1) - 1) < 0.02))
