@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -232,17 +233,18 @@ def test_what_is_no_archive_is_refused(
 
 @pytest.mark.parametrize("name", ["tcga", *EXPECTED])
 def test_configs_have_every_option_of_tables_and_take_tuned_values(name: str, tmp_path: Path) -> None:
-    tuned = tmp_path / "tuned" / f"{name}.yaml"
-    tuned.parent.mkdir()
-    tuned.write_text("learning_rates: {multimodal: 0.25}\nmodules: {multimodal: 64}\n")
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    conf = tmp_path / "conf"
+    shutil.copytree(ROOT / "conf", conf, ignore=shutil.ignore_patterns("tuned"))
+    with initialize_config_dir(str(conf), version_base="1.3"):
         tables = compose("train", ["dataset=tables", "dataset.path=x"]).dataset
         data = compose("train", [f"dataset={name}", f"data_dir={tmp_path}"]).dataset
-        search = f"hydra.searchpath=[file://{tmp_path}]"
-        with_tuned = compose("train", [f"dataset={name}", search]).dataset
+    (conf / "tuned").mkdir()
+    (conf / "tuned" / f"{name}.yaml").write_text("learning_rates: {multimodal: 0.25}\nmodules: {multimodal: 64}\n")
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        with_tuned = compose("train", [f"dataset={name}"]).dataset
     resolved = OmegaConf.to_container(data, resolve=True)
     assert isinstance(resolved, dict)
-    assert set(tables) <= set(resolved)
+    assert set(tables) <= set(resolved) and "modules" not in resolved
     assert (resolved["name"], resolved["run_name"], resolved["path"]) == (name, name, f"{tmp_path}/{name}")
     assert (resolved["modalities"], resolved["default_folds"], resolved["split_seed"]) == (["GE", "DM"], "auto", 0)
     assert "\n" not in resolved["how_to_get"]
