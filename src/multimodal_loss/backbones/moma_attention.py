@@ -63,8 +63,8 @@ def attend(values: Harmonics, queries: Harmonics) -> Tensor:
 class _Harmonics(torch.autograd.Function):
     """Powers of (x + iy) / |x + iy| by multiplication; backward through the angle alone.
 
-    The powers double in number with each product: one after another they take ten times as long, because each then
-    writes narrow strips of a tensor that is larger than the cache.
+    The powers double in number with each product: one after another, each would write narrow strips of a tensor that is
+    larger than the cache (1.3 times as long in all at 64 modules).
     """
 
     @staticmethod
