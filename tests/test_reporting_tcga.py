@@ -215,9 +215,23 @@ def test_the_committed_modalities_are_those_of_the_runs(built: Path) -> None:
     assert found == pytest.approx(stored)
 
 
+def test_variants_have_their_modalities_saved_too(built: Path) -> None:
+    """Figure 5 shows no condition: a line for each replicate and modality of each row's run."""
+    rows = list(csv.DictReader((built / "results" / "figure_5" / "modalities.csv").open()))
+    assert {row["modality"] for row in rows} == {"GE", "DM", "fused"}
+    assert len(rows) == len({(row["method"], row["modality"], row["replicate"]) for row in rows})
+    layout = LAYOUTS["figure_5"]
+    of_ten = next(cell.overrides for cell in layout.cells if cell.row.endswith("10"))
+    stored = read_runs(built / "runs")[fake_name(of_ten)].values("test/modalities/DM/ACC")
+    found = [float(row["ACC"]) for row in rows if (row["method"], row["modality"]) == ("10", "DM")]
+    assert found == pytest.approx(list(stored.values()))
+
+
 def test_figure_5_is_drawn_and_saved_from_its_cells(built: Path) -> None:
     folder = built / "results" / "figure_5"
-    assert {path.name for path in folder.iterdir()} == {"cells.csv", "environment.json", "figure_5.csv", "figure_5.png"}
+    assert {path.name for path in folder.iterdir()} == {
+        *("cells.csv", "environment.json", "figure_5.csv", "figure_5.png", "modalities.csv"),
+    }
     rows = list(csv.DictReader((folder / "figure_5.csv").open()))
     assert [row["Proxies per class"] for row in rows] == ["1", "2", "5", "10", "20", "50", "100"]
     assert rows[1]["time_min_mean"].startswith("6.0")

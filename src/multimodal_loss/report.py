@@ -17,7 +17,7 @@ from rich.text import Text
 
 from multimodal_loss.errors import UserError
 from multimodal_loss.reporting import figures, significance, tables
-from multimodal_loss.reporting.conditions import findings, sources_csv
+from multimodal_loss.reporting.conditions import SourceLine, findings, per_replicate, sources_csv
 from multimodal_loss.reporting.layout import Column, Layout
 from multimodal_loss.reporting.layouts import LAYOUTS
 from multimodal_loss.reporting.layouts_own import RUN, own_layouts
@@ -164,7 +164,7 @@ def _save_results(folder: Path, section: Section) -> None:
     write(folder / "environment.json", (json.dumps(environment, indent=2, sort_keys=True) + "\n").encode())
     if section.significance:
         write(folder / "significance.csv", significance.to_csv(section.significance).encode())
-    sources = [line for found in section.findings for line in found.sources]
+    sources = [line for found in section.findings for line in found.sources] or _sources_of_rows(table)
     if sources:
         write(folder / "modalities.csv", sources_csv(sources).encode())
     if table.layout.kind == "figure_5":
@@ -172,6 +172,17 @@ def _save_results(folder: Path, section: Section) -> None:
     for picture in [*section.own, *(picture for found in section.findings for picture in found.pictures)]:
         if picture.png:
             write(folder / f"{picture.png}.png", figures.save(picture.figure, "png", dpi=picture.dpi))
+
+
+def _sources_of_rows(table: FilledTable) -> list[SourceLine]:
+    """The same for a table of variants, which has no condition of its own: where a row is one run, that run's."""
+    lines: list[SourceLine] = []
+    for row in table.layout.rows if table.layout.kind != "appendix_c" else ():
+        cells = [table[row, column] for column in table.layout.columns]
+        runs = {cell.run.name: cell.run for cell in cells if cell and cell.run and cell.run.state == "done"}
+        if len(runs) == 1:
+            lines += per_replicate(table.layout.name, row.full_title, *runs.values())
+    return lines
 
 
 def _console() -> Console:
