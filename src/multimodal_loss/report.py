@@ -178,10 +178,10 @@ def _sources_of_rows(table: FilledTable) -> list[SourceLine]:
     """The same for a table of variants, which has no condition of its own: where a row is one run, that run's."""
     lines: list[SourceLine] = []
     for row in table.layout.rows if table.layout.kind != "appendix_c" else ():
-        cells = [table[row, column] for column in table.layout.columns]
-        runs = {cell.run.name: cell.run for cell in cells if cell and cell.run and cell.run.state == "done"}
-        if len(runs) == 1:
-            lines += per_replicate(table.layout.name, row.full_title, *runs.values())
+        cells = [cell for column in table.layout.columns if (cell := table[row, column])]
+        run = cells[0].run if len({cell.cell.overrides for cell in cells}) == 1 else None
+        if run and run.state == "done":
+            lines += per_replicate(table.layout.name, row.full_title, run)
     return lines
 
 
