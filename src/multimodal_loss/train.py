@@ -52,16 +52,14 @@ from multimodal_loss.training.stack import MiniBatchStack, ModuleStack, Stack
 
 # Keys of a dataset's config that are for others: names, and what other groups interpolate.
 NOT_DATASET_OPTIONS = (
-    *(
-        "name",
-        "run_name",
-        "default_folds",
-        "default_data_seeds",
-        "learning_rates",
-        "modules",
-        "logistic_C",
-        "how_to_get",
-    ),
+    "name",
+    "run_name",
+    "how_to_get",
+    "default_folds",
+    "default_data_seeds",
+    "learning_rates",
+    "modules",
+    "logistic_C",
 )
 
 # Jobs of a sweep may run in other processes: each appends the exit code of its failure to the file named here.

@@ -22,7 +22,7 @@ def fit_logistic(features: Tensor, target: Tensor, num_classes: int, C: float) -
 
     A class without training samples is given a logit of -100.
     """
-    model = LogisticRegression(C=C, max_iter=5_000)
+    model = LogisticRegression(C=C, max_iter=MAX_ITERATIONS)
     model.fit(features.double().numpy(), target.cpu().numpy())
     coefficients, intercepts = model.coef_, model.intercept_
     if len(model.classes_) == 2:  # scikit-learn keeps only the logit of the second class
