@@ -399,6 +399,21 @@ HEAD = b"id\ta\tb\n"
         ("m.tsv.gz", b"<html>not found</html>", r"damaged gzip file"),
         ("m.tsv.gz", b"", r"ends in the middle"),
     ],
+    # Named: made from the bytes, the names would hold gzip's time stamp, and two workers would collect different tests.
+    ids=[
+        "short",
+        "long",
+        "word",
+        "comma",
+        "infinite",
+        "beyond-float32",
+        "one-cell",
+        "not-utf8",
+        "cut-gzip",
+        "crc",
+        "html",
+        "empty",
+    ],
 )
 def test_a_damaged_matrix_is_one_line_that_says_where(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     path = tmp_path / name
