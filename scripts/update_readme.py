@@ -69,7 +69,7 @@ def content(name: str, folder: Path) -> str:
     cells = (folder / "cells.csv").read_text(encoding="utf-8")
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     table = tables.from_csv(layout, cells, environment["data_seeds"], machine([environment]))
-    parts = [tables.markdown(table)]
+    parts = [tables.markdown(table, short=True)]
     if (folder / "significance.csv").exists():
         compared = significance.from_csv((folder / "significance.csv").read_text(encoding="utf-8"))
         parts.append(f"{significance.sentence(compared)}\n")

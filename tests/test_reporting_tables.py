@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,29 @@ def test_markdown_keeps_every_row_as_wide_as_the_header() -> None:
     rows = [line for line in tables.markdown(filled()).splitlines() if line.startswith("|")]
     assert {row.replace("\\|", "").count("|") for row in rows} == {len(LAYOUT.columns) + 3}
     assert "<b>" not in tables.markdown(filled())
+
+
+def test_short_markdown_leaves_out_only_lines_that_say_nothing() -> None:
+    table = filled()
+    whole, short = (tables.markdown(table, short=short).splitlines() for short in (False, True))
+    assert whole == short  # each row here has a cell that is not complete, or a cap
+    cells = {
+        place: FilledCell(one.cell, "complete", (0.5,) * 5) if place[0] == "noisy=2" else one
+        for place, one in table.cells.items()
+    }
+    table = replace(table, cells=cells)
+    whole, short = (tables.markdown(table, short=short).splitlines() for short in (False, True))
+    left_out = [line for line in whole if line not in short]
+    assert len(left_out) == 1 and left_out[0].count("5 of 5") == len(LAYOUT.columns)
+    assert [line for line in whole if line in short] == short
+
+
+def test_short_markdown_has_the_drawn_columns_and_still_counts_every_cell() -> None:
+    layout = replace(LAYOUT, columns=(*LAYOUT.columns[:-1], replace(LAYOUT.columns[-1], drawn=False)))
+    short = tables.markdown(replace(filled(), layout=layout), short=True)
+    rows = [line for line in short.splitlines() if line.startswith("|")]
+    assert {row.replace("\\|", "").count("|") for row in rows} == {len(LAYOUT.columns) + 2}
+    assert "3 of 12 cells are complete" in short
 
 
 def test_footnotes_share_numbers_and_leave_short_notes_in_the_cell() -> None:

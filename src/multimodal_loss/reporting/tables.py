@@ -363,12 +363,29 @@ def summary(table: FilledTable) -> str:
     return " ".join(sentences)
 
 
-def markdown(table: FilledTable) -> str:
-    layout, footnotes = table.layout, Footnotes()
+def shortened(table: FilledTable) -> FilledTable:
+    """The table without the columns that are not drawn in its overview."""
+    columns = tuple(column for column in table.layout.columns if column.drawn)
+    return replace(table, layout=replace(table.layout, columns=columns))
+
+
+def says_nothing(table: FilledTable, row: Row, label: str, texts: Sequence[str]) -> bool:
+    """Whether a line of `lines` may be left out: replicates if none is missing, reference if the paper has none."""
+    if label == "replicates":
+        cells = [cell for column in table.layout.columns if (cell := table[row, column])]
+        return all(cell.state == "complete" and not cell.note for cell in cells)
+    return label == "reference" and all(text in ("", DASH) for text in texts)
+
+
+def markdown(table: FilledTable, short: bool = False) -> str:
+    """`short`, for a README: only the drawn columns, and no line that `says_nothing`; the summary counts all cells."""
+    shown = shortened(table) if short else table
+    layout, footnotes = shown.layout, Footnotes()
     header = [layout.corner, "", *(_markdown_escape(column.full_title) for column in layout.columns)]
     rows = [header, ["---", "---", *("---:" for _ in layout.columns)]]
     for row in layout.rows:
-        for i, (label, texts) in enumerate(lines(table, row, footnotes)):
+        said = [line for line in lines(shown, row, footnotes) if not (short and says_nothing(shown, row, *line))]
+        for i, (label, texts) in enumerate(said):
             emphasised = [f"**{text}**" if label == "ours" and text else text for text in map(_markdown_escape, texts)]
             rows.append([f"**{_markdown_escape(table.row_title(row))}**" if i == 0 else "", label, *emphasised])
     body = "\n".join("| " + " | ".join(row) + " |" for row in rows)
