@@ -137,6 +137,7 @@ benchmark: $(INSTALLED) ## Measure the speed of the losses and of training on th
 	$(BIN)/python scripts/benchmark_moma.py
 	$(BIN)/python scripts/benchmark_deep_conv_lstm.py
 	$(BIN)/python scripts/benchmark_opportunity.py
+	$(BIN)/python scripts/benchmark_prepare_tcga.py
 
 clean: ## Remove the virtual environment and caches; data and runs stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
