@@ -3,11 +3,14 @@
     python scripts/update_readme.py            fill every block between <!-- NAME:begin --> and <!-- NAME:end -->
     python scripts/update_readme.py --check    change nothing; exit 1 if the README is not what this would write
 
-NAME is a table of the report (table_1, appendix_b, ...), its numbers are in outputs/results/NAME/cells.csv.
+NAME is a table of the report (table_1, appendix_b, ...), its numbers are in outputs/results/NAME/cells.csv; or
+own_predictions, each modality's own accuracy inside the networks of Tables 5 and 6 and Figure 5, from modalities.csv.
 """
 
 import argparse
+import csv
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,20 @@ PICTURES = {
     "appendix_c_subgroups.png": "Subgroups of one class",
     "appendix_c_variants.png": "Outputs and proxies of each variant in the plane",
 }
+OWN_PREDICTIONS = "own_predictions"
+DATASETS = {"tcga_subtypes": "11 types", "tcga_brca": "breast", "tcga_kipan": "kidney"}
+MODALITIES = ("GE", "DM", "fused")
+# Title of a row, the table that has it, and its name there.
+INSIDE = (
+    ("Each modality trained alone", "table_5", "MOMA {} alone"),
+    ("Multitask, ensemble", "table_5", "Multitask and ensemble"),
+    *((method, "table_5", method) for method in ("SUM + CE", "Mulmix", "NN + CE", "SoftTriple", "ProxyAnchor")),
+    ("MultiModal, 20 proxies per class", "table_5", "MultiModal"),
+    *((f"MultiModal, {count} proxies per class", "figure_5", str(count)) for count in (10, 5, 2)),
+    ("MultiModal, 1 proxy per class", "figure_5", "1"),
+    ("MultiModal, 20, normalised over proxies", "table_6", "Normalised over proxies, as written"),
+    ("the same, times K", "table_6", "Normalised over proxies, times K (control)"),
+)
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -50,14 +67,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def updated(readme: str, results: Path) -> str:
     """The README with the block of each known table filled. ValueError for a block that does not end."""
-    for name in LAYOUTS:
+    for name in (*LAYOUTS, OWN_PREDICTIONS):
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         before, found, rest = readme.partition(begin)
         _, closed, after = rest.partition(end)
         if found and not closed:
             raise ValueError(f"the README has {begin} without {end} behind it")
         if found:
-            readme = f"{before}{begin}\n{content(name, results / name)}\n{end}{after}"
+            filling = own_predictions(results) if name == OWN_PREDICTIONS else content(name, results / name)
+            readme = f"{before}{begin}\n{filling}\n{end}{after}"
     return readme
 
 
@@ -77,6 +95,34 @@ def content(name: str, folder: Path) -> str:
         if (folder / picture).exists():
             parts.append(f"![{text}](outputs/results/{name}/{picture})\n")
     return "\n".join([*parts, origin(environment)])
+
+
+def own_predictions(results: Path) -> str:
+    """Accuracy in percent, mean over folds, of GE, DM and their fusion inside each network; one row a method."""
+    header = [f"{title} {modality}" for title in DATASETS.values() for modality in MODALITIES]
+    rows = [["Method", *header], ["---", *("---:" for _ in header)]]
+    for title, table, method in INSIDE:
+        texts = [title]
+        for dataset in DATASETS:
+            inside = accuracies(results / f"{table}_{dataset}" / "modalities.csv")
+            for modality in MODALITIES:
+                values = inside.get((method.format(modality), modality))
+                if modality == "fused" and "{}" in method:
+                    texts.append("\N{EN DASH}")  # trained alone: nothing is fused
+                else:
+                    texts.append(f"{100 * statistics.fmean(values):.1f}" if values else "missing")
+        rows.append(texts)
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def accuracies(path: Path) -> dict[tuple[str, str], list[float]]:
+    """Method and modality to the accuracy of each replicate; empty where the file does not exist."""
+    found: dict[tuple[str, str], list[float]] = {}
+    if path.exists():
+        with open(path, encoding="utf-8", newline="") as file:
+            for line in csv.DictReader(file):
+                found.setdefault((line["method"], line["modality"]), []).append(float(line["ACC"]))
+    return found
 
 
 def origin(environment: dict[str, Any]) -> str:

@@ -111,3 +111,18 @@ def test_a_block_that_does_not_end_is_refused(tmp_path: Path, results: Path, tex
 
 def test_the_readme_shows_the_committed_results() -> None:
     assert update_readme.main(["--check"]) == 0
+
+
+def test_own_predictions_are_means_over_replicates_and_say_what_is_missing(tmp_path: Path) -> None:
+    folder = tmp_path / "table_5_tcga_brca"
+    folder.mkdir()
+    lines = ["method,replicate,modality,ACC", "SUM + CE,0,GE,0.5", "SUM + CE,1,GE,0.75", "SUM + CE,0,fused,0.9"]
+    lines += ["MOMA DM alone,0,DM,0.25", "MOMA DM alone,1,DM,0.35", ""]
+    (folder / "modalities.csv").write_text("\n".join(lines))
+    rows = [line.strip("| ").split(" | ") for line in update_readme.own_predictions(tmp_path).splitlines()]
+    assert len({len(row) for row in rows}) == 1
+    table = {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows}
+    assert [table["SUM + CE"][f"breast {kind}"] for kind in ("GE", "DM", "fused")] == ["62.5", "missing", "90.0"]
+    alone = table["Each modality trained alone"]
+    assert [alone[f"breast {kind}"] for kind in ("GE", "DM", "fused")] == ["missing", "30.0", "–"]
+    assert table["MultiModal, 1 proxy per class"]["kidney GE"] == "missing"
