@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+import multimodal_loss.train as train_module
 from conftest import run_training, start_training
 from multimodal_loss.configuration import compose_config, resolved, run_name
 from multimodal_loss.train import FailedRun, run
+from multimodal_loss.training.replicate import Replicate
 
 from test_resume import outcome, stop_after_a_checkpoint  # isort: skip
 
@@ -132,3 +134,66 @@ def test_a_step_is_an_epoch_unless_batches_are_asked_for(overrides: list[str]) -
     config = compose_config([*overrides, "fusion=sum_ce", "trainer.batch_size=16", "trainer.max_epochs=3", "folds=[0]"])
     assert resolved(config)["trainer"]["batch_size"] == 16
     assert result_of(run(config).path)["replicates"][0]["epochs"] == 3
+
+
+def test_every_fold_that_has_ended_is_kept_however_short(
+    overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoints come at longer intervals than all folds: a run killed in fold 3's evaluation keeps 0 to 3."""
+    config = compose_config([*overrides, "fusion=multimodal", "checkpoint_seconds=1e6"])
+    expected = run(compose_config([*overrides, "fusion=multimodal", f"output_dir={tmp_path}/undisturbed"])).path
+    evaluate, train_fold = train_module._evaluate, train_module.train
+    trained: list[int] = []
+
+    def killed(replicate: Replicate, *rest: Any) -> Any:
+        if replicate.number == 3:
+            raise KeyboardInterrupt
+        return evaluate(replicate, *rest)
+
+    def counting(replicates: list[Replicate], stack: Any, *rest: Any) -> Any:
+        trained.extend(r.number for r in replicates if not rest[-1].stopped.get(r.number))
+        return train_fold(replicates, stack, *rest)
+
+    monkeypatch.setattr(train_module, "_evaluate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(config)
+    monkeypatch.setattr(train_module, "_evaluate", evaluate)
+    monkeypatch.setattr(train_module, "train", counting)
+    assert outcome(run(config).path) == outcome(expected)
+    assert trained == [4]
+
+
+@pytest.mark.parametrize("change", ["value", "column"])
+def test_a_checkpoint_is_never_continued_on_other_data(overrides: list[str], study: Path, change: str) -> None:
+    long = [*overrides, "fusion=multimodal", "trainer.max_epochs=100000", "trainer.patience=100000"]
+    process = start_training([*long, "checkpoint_seconds=0.1"])
+    folder = Path(overrides[-1].partition("=")[2]) / run_name([*long])
+    stop_after_a_checkpoint(process, folder, signal.SIGKILL)
+    lines = (study / "images.csv").read_text().splitlines()
+    if change == "value":
+        lines[1] = lines[1].rpartition(",")[0] + ",0.125"
+    else:
+        lines = [f"{line},{'new' if i == 0 else i % 7}" for i, line in enumerate(lines)]
+    (study / "images.csv").write_text("\n".join([*lines, ""]))
+    with pytest.raises(FailedRun, match=r"the data of replicate 0 changed since .*checkpoint.pt was written; delete"):
+        run(compose_config(long))
+    (folder / "checkpoint.pt").unlink()
+    assert result_of(run(compose_config([*long[:-2], "trainer.max_epochs=3"])).path)["status"] == "done"
+
+
+def test_monitoring_folds_without_a_validation_part_fails_before_training(overrides: list[str]) -> None:
+    batches = [*overrides, "trainer=mini_batch", "fusion=sum_ce", "folds=[0]"]
+    with pytest.raises(FailedRun, match=r"no validation part to monitor: set trainer\.monitor=null"):
+        run(compose_config(batches))
+    directory = run(compose_config([*batches, "trainer.monitor=null", "trainer.batch_size=16"]))
+    assert result_of(directory.path)["replicates"][0]["epochs"] == 30
+
+
+def test_the_age_of_data_is_told_whatever_lies_in_the_folder(overrides: list[str], study: Path) -> None:
+    config = compose_config([*overrides, "fusion=sum_ce", "folds=[0]"])
+    directory = run(config)
+    (study / "dangling").symlink_to(study / "nowhere")
+    run(config)
+    for path in study.iterdir():
+        path.unlink()
+    assert run(config).path == directory.path

@@ -8,6 +8,10 @@ class UserError(Exception):
     """Its text is one line: what is wrong, where, and what to do. The entrypoints print it and exit with 2."""
 
 
+class TrainingError(UserError):
+    """The run cannot go on: numbers that are not finite, or no memory. The entrypoints exit with 1."""
+
+
 def require_number(key: str, value: object, positive: bool = False, integer: bool = False) -> None:
     """Raise UserError unless a config value is a finite number, not negative, and not zero or whole where asked."""
     kind = "whole number" if integer else "number"

@@ -3,7 +3,8 @@
     python -m multimodal_loss.train dataset=synthetic dataset.noisy_modalities=2 backbone=mlp fusion=multimodal
 
 trains every replicate of one config and fills one run directory; `-m` sweeps. Exit code 0: done, now or before; 1:
-training failed; 2: a value or a file that the user can mend; 128 + n: stopped by signal n, with a checkpoint written.
+training failed; 2: a value or a file that the user can mend; 128 + n: stopped by signal n, with a checkpoint written
+(or, while a replicate that has ended is evaluated, with the one written just before).
 """
 
 import os
@@ -21,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from multimodal_loss.configuration import CONFIG_DIR, check_overrides, config_hash, resolved, run_name_of
 from multimodal_loss.datasets import Dataset, MultimodalData
-from multimodal_loss.errors import UserError, require_choice, require_number
+from multimodal_loss.errors import TrainingError, UserError, require_choice, require_number
 from multimodal_loss.fusion import Fusion
 from multimodal_loss.results.run_directory import RunDirectory, WriteError, git_state, hardware, now, package_versions
 from multimodal_loss.trackers import NoTracker, Tracker, make_tracker
@@ -33,6 +34,7 @@ from multimodal_loss.training.evaluate import (
     predict,
     proxy_counts,
     training_outputs,
+    validation_split,
     windows_per_recording,
 )
 from multimodal_loss.training.logistic import train_logistic
@@ -40,7 +42,6 @@ from multimodal_loss.training.loop import (
     Interrupted,
     LoopOptions,
     Observer,
-    TrainingError,
     TrainingState,
     resume,
     save_checkpoint,
@@ -120,6 +121,8 @@ def run(config: DictConfig) -> RunDirectory:
     if values["threads"] is not None:
         require_number("threads", values["threads"], positive=True, integer=True)
         torch.set_num_threads(values["threads"])
+    if not isinstance(values["output_dir"], str):
+        raise UserError(f"output_dir={values['output_dir']}: must name a folder")
     directory = RunDirectory(Path(values["output_dir"]) / run_name_of(values))
     directory.create()
 
@@ -138,7 +141,8 @@ def _changed_since(directory: RunDirectory, data: str | None) -> bool:
     """Whether a file of the dataset's folder is newer than the run's result."""
     if data is None or not Path(data).is_dir():
         return False
-    return max(path.stat().st_mtime for path in Path(data).iterdir()) > directory.result.stat().st_mtime
+    newest = max((path.lstat().st_mtime for path in Path(data).iterdir()), default=0.0)
+    return newest > directory.result.stat().st_mtime
 
 
 def choose_device(name: str) -> torch.device:
@@ -152,6 +156,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def _train(config: DictConfig, values: dict[str, Any], directory: RunDirectory, device: torch.device) -> None:
+    directory.result.unlink(missing_ok=True)  # of an attempt that failed
     directory.write_text("config.yaml", OmegaConf.to_yaml(config, resolve=True))
     result = _provenance(values, device)
     tracker: Tracker = NoTracker()
@@ -164,6 +169,7 @@ def _train(config: DictConfig, values: dict[str, Any], directory: RunDirectory, 
         with Progress(values["name"], enabled=values["progress"]) as progress:
             for group in replicate_groups(config, values, dataset, plan):
                 state = _fit(values, group, directory, device, [progress, tracker], state)
+                save_checkpoint(directory, group, None, state)  # the evaluation may be killed, too
                 result.setdefault("dataset", _describe(values, group[0]))
                 for replicate in group:
                     report = _evaluate(replicate, values, device, predictions)
@@ -174,12 +180,27 @@ def _train(config: DictConfig, values: dict[str, Any], directory: RunDirectory, 
         result.update(status="done", ended=now())
         directory.write_result(result)
         tracker.finish(result, predictions)
-    except UserError as error:
-        tracker.fail(str(error))
-        directory.write_result({**result, "status": "failed", "error": str(error), "ended": now()})
-        raise FailedRun(str(error)) from error
+    except Interrupted:
+        raise
+    except Exception as caught:
+        error = caught if isinstance(caught, UserError) else _out_of_memory(caught, values)
+        reason = str(error or f"{type(caught).__name__}: {caught}")
+        tracker.fail(reason)
+        directory.write_result({**result, "status": "failed", "error": reason, "ended": now()})
+        if error is None:  # a bug of ours: its traceback is wanted
+            raise
+        raise FailedRun(reason) from error
     finally:
         tracker.close()
+
+
+def _out_of_memory(error: Exception, values: dict[str, Any]) -> TrainingError | None:
+    """What to do about too little memory; None for another error. PyTorch names it on a GPU, not on a CPU."""
+    if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "can't allocate memory" not in str(error):
+        return None
+    size = values["trainer"]["batch_size"]
+    cure = "try a smaller trainer.batch_size" if size else "try trainer.batch_size=100, which trains in mini-batches"
+    return TrainingError(f"out of memory on {values['device']} ({' '.join(str(error).split())[:200]}); {cure}")
 
 
 def require_folder(dataset: dict[str, Any]) -> None:
@@ -287,6 +308,8 @@ def _build(node: DictConfig, group: str, **extra: Any) -> Any:
 
 def _optimizer(values: dict[str, Any], number: int) -> OptimizerOptions:
     trainer = values["trainer"]
+    if not isinstance(trainer["betas"], list):
+        raise UserError(f"trainer.betas={trainer['betas']}: give two numbers from 0 to below 1, such as [0.9,0.999]")
     return OptimizerOptions(
         lr=of_replicate(trainer["lr"], number),
         weight_decay=trainer["weight_decay"],
@@ -313,7 +336,7 @@ def _fit(
     require_choice("fusion.input", kind, ("probabilities", "logits"))
     if trainer["path"] == "logistic":
         (replicate,) = group
-        state.stopped[replicate.number] = train_logistic(replicate, trainer["C"])
+        state.stopped[replicate.number] = train_logistic(replicate, trainer["C"], kind)
         return state
     options = LoopOptions(
         trainer["max_epochs"],
@@ -322,6 +345,9 @@ def _fit(
         values["checkpoint_seconds"],
         trainer["monitor"],
     )
+    if options.monitor is not None:
+        for replicate in group:
+            validation_split(replicate)  # now, and not after an epoch
     optimizer = _optimizer(values, group[0].number)
     stack: Stack
     if trainer["batch_size"] is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from multimodal_loss.datasets import Split
 from multimodal_loss.datasets.opportunity import WindowSplit, sample_wise
-from multimodal_loss.errors import UserError
+from multimodal_loss.errors import TrainingError, UserError
 from multimodal_loss.fusion import MultiModalLoss, Multitask
 from multimodal_loss.results.metrics import compute_metrics
 from multimodal_loss.training.logistic import fit_logistic
@@ -21,13 +21,20 @@ BATCH = 500  # samples at a time: a window's activations in DeepConvLSTM take ha
 
 @torch.no_grad()
 def scores_of(replicate: Replicate, split: Split, device: torch.device) -> Tensor:
-    """Scores (N, M, C) on `device`, computed in batches so that activations stay small."""
+    """Scores (N, M, C) on `device`, computed in batches so that activations stay small. TrainingError: not finite."""
     was_training = replicate.backbone.training
     replicate.backbone.eval()
     starts = range(0, len(split), BATCH)
     scores = [replicate.backbone([x.to(device) for x in split.rows(slice(i, i + BATCH))]) for i in starts]
     replicate.backbone.train(was_training)
-    return torch.cat(scores)
+    return _finite(torch.cat(scores), replicate)
+
+
+def _finite(values: Tensor, replicate: Replicate) -> Tensor:
+    """The values. The loss is from before an update: the last update may still have spoilt the weights."""
+    if not bool(values.isfinite().all()):
+        raise TrainingError(f"what replicate {replicate.number} predicts is not finite; try a smaller trainer.lr")
+    return values
 
 
 @torch.no_grad()
@@ -35,7 +42,7 @@ def predict(replicate: Replicate, split: Split, kind: FusionInput, device: torch
     """`target` (N,), and the probabilities `fused` (N, C) and `modalities` (N, M, C)."""
     scores = scores_of(replicate, split, device)
     inputs = fusion_input(scores, kind)
-    fused = torch.cat([replicate.fusion.probabilities(part) for part in inputs.split(BATCH)])
+    fused = _finite(torch.cat([replicate.fusion.probabilities(part) for part in inputs.split(BATCH)]), replicate)
     return {
         "target": split.target.cpu().numpy(),
         "fused": fused.float().cpu().numpy(),
@@ -72,7 +79,7 @@ def windows_per_recording(split: Split) -> list[tuple[str, int]] | None:
 def validation_split(replicate: Replicate) -> Split:
     """The replicate's validation rows; a dataset without them cannot be monitored."""
     if replicate.data.validation is None:
-        raise UserError("trainer.monitor: this dataset has no validation split; leave it null")
+        raise UserError("these data have no validation part to monitor: set trainer.monitor=null")
     return replicate.data.validation
 
 

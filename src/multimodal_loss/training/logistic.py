@@ -11,7 +11,7 @@ from torch import Tensor
 from multimodal_loss.backbones import Linear
 from multimodal_loss.errors import UserError, require_number
 from multimodal_loss.fusion import Unimodal
-from multimodal_loss.training.replicate import Replicate
+from multimodal_loss.training.replicate import FusionInput, Replicate
 
 ABSENT_CLASS_LOGIT = -100.0
 MAX_ITERATIONS = 5_000
@@ -35,10 +35,11 @@ def fit_logistic(features: Tensor, target: Tensor, num_classes: int, C: float) -
     return weight, bias
 
 
-def train_logistic(replicate: Replicate, C: float) -> dict[str, Any]:
+def train_logistic(replicate: Replicate, C: float, kind: FusionInput) -> dict[str, Any]:
     """Put the fitted coefficients into the linear backbone; what the epoch loop says of a replicate that has ended."""
     require_number("trainer.C", C, positive=True)
-    if not isinstance(replicate.backbone, Linear) or not isinstance(replicate.fusion, Unimodal):
+    # Of probabilities the loss would take a second softmax.
+    if kind != "logits" or not isinstance(replicate.backbone, Linear) or not isinstance(replicate.fusion, Unimodal):
         raise UserError("trainer=logistic needs backbone=linear fusion=unimodal fusion.input=logits")
     started = time.monotonic()
     train, layer = replicate.data.train, replicate.backbone.layer

@@ -18,16 +18,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from multimodal_loss.errors import UserError, require_number
+from multimodal_loss.errors import TrainingError, UserError, require_number
 from multimodal_loss.results.run_directory import RunDirectory, write_atomically
 from multimodal_loss.training.replicate import Replicate
 from multimodal_loss.training.stack import Stack
 
 MONITORS = ("validation_loss", "validation_FM")
-
-
-class TrainingError(UserError):
-    """The run cannot go on: a loss that is not finite."""
 
 
 class Interrupted(Exception):
@@ -68,14 +64,15 @@ class TrainingState:
     """What a resumed run needs beside the weights of the group that trains now.
 
     `epoch` and `seconds` are that group's. By replicate number: `stopping` of the group's replicates; `stopped`, why
-    and when each ended; `best`, weights where the best iterate is wanted; `weights`, of the replicates that are not in
-    the group but in the checkpoint.
+    and when each ended; `fingerprints` of the data each trains on; `best`, weights where the best iterate is wanted;
+    `weights`, of the replicates that are not in the group but in the checkpoint.
     """
 
     epoch: int = 0
     seconds: float = 0.0
     stopping: dict[int, EarlyStopping] = field(default_factory=dict)
     stopped: dict[int, dict[str, Any]] = field(default_factory=dict)
+    fingerprints: dict[int, str] = field(default_factory=dict)
     history: list[tuple[float, float, float, float]] = field(default_factory=list)
     best: dict[int, dict[str, Any]] = field(default_factory=dict)
     weights: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -93,6 +90,7 @@ class TrainingState:
             "seconds": self.seconds,
             "stopping": {number: (s.best, s.stale) for number, s in self.stopping.items()},
             "stopped": self.stopped,
+            "fingerprints": self.fingerprints,
             "best": self.best,
             "history": torch.tensor(self.history, dtype=torch.float64).reshape(-1, 4),
         }
@@ -101,7 +99,7 @@ class TrainingState:
         self.epoch, self.seconds, self.stopped = state["epoch"], state["seconds"], state["stopped"]
         # min_delta and patience are the config's: `train` sets them.
         self.stopping = {n: EarlyStopping(0.0, 1, best, stale) for n, (best, stale) in state["stopping"].items()}
-        self.best = state["best"]
+        self.best, self.fingerprints = state["best"], state["fingerprints"]
         self.history = [tuple(row) for row in state["history"].tolist()]
 
 
@@ -144,10 +142,11 @@ def train(
     """Train one group of replicates until each has stopped, and return `state`, changed.
 
     `state` is the run's: what `resume` gave, or this returned for the group before; None resumes. On return the
-    replicates' modules hold the weights to evaluate. Raises TrainingError for a loss that is not finite, Interrupted
-    after SIGTERM or SIGINT (with the checkpoint written).
+    replicates' modules hold the weights to evaluate. Raises TrainingError for a loss that is not finite, UserError if
+    the data are not those of the checkpoint, Interrupted after SIGTERM or SIGINT (with the checkpoint written).
     """
     state = resume(run) if state is None else state
+    _check_data(replicates, run, state)
     _enter_group(replicates, stack, options, state)
     with caught_signals() as caught:
         started = last_checkpoint = time.monotonic()
@@ -163,7 +162,19 @@ def train(
             if caught:
                 raise Interrupted(caught[0])
     stack.synchronise()
+    state.best = {}
     return state
+
+
+def _check_data(replicates: Sequence[Replicate], run: RunDirectory, state: TrainingState) -> None:
+    """Raise UserError where a checkpoint's weights were trained on other data than there are now."""
+    for replicate in replicates:
+        data = replicate.data.fingerprint
+        if state.fingerprints.setdefault(replicate.number, data) != data:
+            raise UserError(
+                f"the data of replicate {replicate.number} changed since {run.checkpoint} was written; delete that "
+                "file to train this run from the start"
+            )
 
 
 def _enter_group(replicates: Sequence[Replicate], stack: Stack, options: LoopOptions, state: TrainingState) -> None:
@@ -183,7 +194,7 @@ def _enter_group(replicates: Sequence[Replicate], stack: Stack, options: LoopOpt
     stack.load_state_dict(state.stack)
     for stopping in state.stopping.values():
         stopping.min_delta, stopping.patience = options.min_delta, options.patience
-    _set_random(state.random)
+    _set_random(state.random, _device(replicates))
 
 
 def _end_epoch(
@@ -277,7 +288,7 @@ def save_checkpoint(
         "training": {
             "state": state.state_dict(),
             "stack": None if stack is None else stack.state_dict(),
-            "random": _random(),
+            "random": {} if stack is None else _random(_device(replicates)),
         },
     }
     write_atomically(run.checkpoint, lambda file: torch.save(content, file))
@@ -305,12 +316,23 @@ def _moved(weights: dict[str, Tensor], device: torch.device) -> dict[str, Tensor
     return {name: tensor.detach().to(device, copy=True) for name, tensor in weights.items()}
 
 
-def _random() -> dict[str, Tensor]:
+def _device(replicates: Sequence[Replicate]) -> torch.device:
+    return next(replicates[0].backbone.parameters()).device
+
+
+def _random(device: torch.device) -> dict[str, Tensor]:
+    """States of the generators that dropout draws from."""
     states = {"cpu": torch.get_rng_state()}
-    return states | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
 
 
-def _set_random(states: dict[str, Tensor]) -> None:
+def _set_random(states: dict[str, Tensor], device: torch.device) -> None:
     torch.set_rng_state(states["cpu"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    elif device.type == "mps" and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])

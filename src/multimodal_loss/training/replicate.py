@@ -65,8 +65,8 @@ class OptimizerOptions:
         require_number("trainer.lr_decay_epochs", self.lr_decay_epochs, positive=True, integer=True)
         require_number("trainer.alpha", self.alpha)
         require_choice("trainer.optimizer", self.name, OPTIMIZERS)
-        if len(self.betas) != 2 or not all(isinstance(b, float) and 0 <= b < 1 for b in self.betas):
-            raise UserError(f"trainer.betas={list(self.betas)}: give two numbers in [0, 1)")
+        if len(self.betas) != 2 or not all(isinstance(b, (int, float)) and 0 <= b < 1 for b in self.betas):
+            raise UserError(f"trainer.betas={list(self.betas)}: give two numbers from 0 to below 1")
 
     @property
     def is_plain_adam(self) -> bool:
@@ -82,7 +82,8 @@ class OptimizerOptions:
 
     def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         if self.name == "adam":
-            return torch.optim.Adam(groups, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
+            betas = (float(self.betas[0]), float(self.betas[1]))  # a whole number, such as 0, is refused
+            return torch.optim.Adam(groups, lr=self.lr, betas=betas, eps=self.eps, weight_decay=self.weight_decay)
         return torch.optim.RMSprop(groups, lr=self.lr, alpha=self.alpha, eps=self.eps, weight_decay=self.weight_decay)
 
     def decay(self, optimizer: torch.optim.Optimizer, epochs: int) -> None:

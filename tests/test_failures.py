@@ -1,0 +1,101 @@
+"""What goes wrong in a run, and is no fault of ours, ends in one line and a result.json that says so."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import multimodal_loss.train as train_module
+from multimodal_loss.configuration import compose_config
+from multimodal_loss.errors import TrainingError, UserError
+from multimodal_loss.train import FailedRun, run
+
+
+def results(tmp_path: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/result.json")]
+
+
+@pytest.mark.parametrize("fusion", ["sum_ce", "nn_ce", "multimodal"])
+@pytest.mark.parametrize("path", ["auto", "ordinary"])
+def test_weights_that_the_last_update_spoils(tiny: list[str], tmp_path: Path, fusion: str, path: str) -> None:
+    """The loss is checked before the update, so it is the evaluation that finds them."""
+    config = compose_config(
+        [*tiny, f"fusion={fusion}", f"trainer.path={path}", "trainer.lr=1e30", "trainer.max_epochs=1"]
+    )
+    with pytest.raises(FailedRun, match=r"not finite; try a smaller trainer\.lr") as caught:
+        run(config)
+    assert isinstance(caught.value.__cause__, TrainingError)
+    (result,) = results(tmp_path)
+    assert result["status"] == "failed" and "trainer.lr" in result["error"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory.\nTried"),
+        RuntimeError("you can't allocate memory: 9 bytes"),
+        MemoryError(),
+    ],
+)
+def test_too_little_memory(tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(train_module, "_fit", fails)
+    with pytest.raises(FailedRun, match=r"^out of memory on cpu .*trainer\.batch_size=100") as caught:
+        run(compose_config(tiny))
+    assert "\n" not in str(caught.value)
+    assert results(tmp_path)[0]["status"] == "failed"
+
+
+def test_a_bug_keeps_its_traceback_and_is_recorded(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise KeyError("nobody expected")
+
+    with monkeypatch.context() as context:
+        context.setattr(train_module, "_fit", fails)
+        with pytest.raises(KeyError):
+            run(compose_config(tiny))
+    assert results(tmp_path)[0]["error"] == "KeyError: 'nobody expected'"
+
+    def stopped(*_: object) -> None:
+        assert not results(tmp_path)  # while it trains again it is no longer failed
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr(train_module, "_fit", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(compose_config(tiny))
+    assert results(tmp_path) == []
+    run(compose_config(tiny))
+    assert results(tmp_path)[0]["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.betas=0.9", "trainer.betas=0.9: give two numbers from 0 to below 1"),
+        ("trainer.betas=[0.9,1]", "from 0 to below 1"),
+        ("trainer.path=logistic", "trainer.C"),
+        ("output_dir=null", "output_dir=None: must name a folder"),
+    ],
+)
+def test_values_that_were_tracebacks(tiny: list[str], override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        run(compose_config([*tiny, override]))
+
+
+def test_betas_of_zero_are_allowed(tiny: list[str], tmp_path: Path) -> None:
+    run(compose_config([*tiny, "trainer.betas=[0,0.999]", "trainer.max_epochs=2"]))
+    assert results(tmp_path)[0]["status"] == "done"
+
+
+def test_logistic_regression_never_takes_a_second_softmax(tiny: list[str]) -> None:
+    linear = [one for one in tiny if not one.startswith("backbone")]
+    linear += ["backbone=linear", "trainer=logistic", "fusion=unimodal", "dataset.modalities=[m1]"]
+    with pytest.raises(FailedRun, match=r"fusion\.input=logits"):
+        run(compose_config(linear))
