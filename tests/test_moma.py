@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from multimodal_loss.backbones import MOMA
+from multimodal_loss.backbones import MOMA, moma_attention
 from multimodal_loss.backbones.moma_attention import attend, harmonics
 from multimodal_loss.errors import UserError
 
@@ -132,3 +132,14 @@ def test_parameters_of_a_head_of_64_modules_and_34_classes() -> None:
 def test_a_bad_number_of_modules_is_a_user_error(modules: int) -> None:
     with pytest.raises(UserError, match="modules"):
         MOMA([(10,), (10,)], 3, modules)
+
+
+def test_training_after_inference_mode() -> None:
+    """What attention keeps between calls must not be bound to the mode it was made in."""
+    moma_attention._bessel.cache_clear()
+    network = MOMA([(6,), (5,)], 3, modules=16)
+    inputs = [torch.randn(4, 6), torch.randn(4, 5)]
+    with torch.inference_mode():
+        network(inputs)
+    network(inputs).sum().backward()
+    assert all(p.grad is not None for p in network.parameters())

@@ -6,6 +6,7 @@ only the moments m_k = sum_a e^{ika}, and no tensor over pairs. scripts/benchmar
 written out.
 """
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -47,8 +48,9 @@ def attend(values: Harmonics, queries: Harmonics) -> Tensor:
     """
     # Here the samples are the last axis, so that the many small operations run along contiguous memory.
     moments = values.moments
-    bessel = moments.new_tensor(BESSEL[: moments.shape[1]]).unsqueeze(1)
-    zeroth = moments.new_tensor([[values.terms.shape[3]], [0]]).unsqueeze(2).expand(2, 1, moments.shape[2])
+    bessel = _bessel(moments.shape[1], moments.dtype, moments.device)
+    zeroth = moments.new_zeros(2, 1, moments.shape[2])
+    zeroth[0].fill_(values.terms.shape[3])
     moments = torch.cat([zeroth, moments], dim=1)
     before, at, after = moments[:, :-2], moments[:, 1:-1], moments[:, 2:]
     difference = after - before
@@ -58,6 +60,13 @@ def attend(values: Harmonics, queries: Harmonics) -> Tensor:
     constants = (bessel[0] * torch.cat([moments[:, 1], moments[:1, 0]])).t().unsqueeze(2)
     sums = torch.baddbmm(constants, factors, queries.terms.flatten(1, 2))
     return (sums[:, :2] / sums[:, 2:]).flatten(1)
+
+
+@lru_cache
+def _bessel(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(count, 1). Kept: to make it in every step is a copy to the device, which a GPU waits for."""
+    with torch.inference_mode(False):  # what is kept must serve training, too
+        return torch.tensor(BESSEL[:count], dtype=dtype, device=device).unsqueeze(1)
 
 
 class _Harmonics(torch.autograd.Function):

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from multimodal_loss.backbones import MLP
-from multimodal_loss.training.evaluate import validation_split, validation_value
+from multimodal_loss.training.evaluate import Validation, validation_split
 from multimodal_loss.training.replicate import FusionInput, OptimizerOptions, Replicate, fusion_input
 
 
@@ -75,7 +75,7 @@ class CollapsedStack:
         self._replicates = list(replicates)
         self._options, self._kind, self._device = options, kind, device
         train = replicates[0].data.train
-        self._contrast = _contrast(len(replicates[0].data.classes), kind)
+        self._contrast = _contrast(len(replicates[0].data.classes), kind).to(device)
         columns = len(replicates) * len(self._contrast)
         self._inputs = [SharedInput(x.to(device), columns) for x in train.inputs]
         self._target = train.target.to(device)
@@ -148,8 +148,7 @@ class CollapsedStack:
         if monitor == "validation_loss":
             return self._validation_losses()
         self.synchronise()
-        replicates = [self._replicates[position] for position in self.active]
-        return [validation_value(r, monitor, self._kind, self._device) for r in replicates]
+        return Validation(self._replicates, self._kind, self._device).values(self.active, monitor)
 
     @torch.no_grad()
     def _validation_losses(self) -> list[float]:

@@ -1,5 +1,6 @@
 """Predictions of replicates and their metrics, and what is fitted to the training predictions once training is over."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -83,10 +84,26 @@ def validation_split(replicate: Replicate) -> Split:
     return replicate.data.validation
 
 
+class Validation:
+    """The replicates' validation parts, moved to the device when first asked for, and their values there."""
+
+    def __init__(self, replicates: Sequence[Replicate], kind: FusionInput, device: torch.device) -> None:
+        self._replicates, self._kind, self._device = replicates, kind, device
+        self._splits: dict[int, Split] = {}
+
+    def values(self, positions: Sequence[int], monitor: str) -> list[float]:
+        """What is monitored of the replicates at `positions`, with the weights that their modules hold."""
+        if not self._splits:
+            self._splits = {id(r.data): validation_split(r).to(self._device) for r in self._replicates}
+        chosen = [self._replicates[position] for position in positions]
+        return [validation_value(r, self._splits[id(r.data)], monitor, self._kind, self._device) for r in chosen]
+
+
 @torch.no_grad()
-def validation_value(replicate: Replicate, monitor: str, kind: FusionInput, device: torch.device) -> float:
+def validation_value(
+    replicate: Replicate, split: Split, monitor: str, kind: FusionInput, device: torch.device
+) -> float:
     """The validation loss, or 1 minus the macro F1 (validation_FM): less is better."""
-    split = validation_split(replicate)
     if monitor == "validation_loss":
         scores = fusion_input(scores_of(replicate, split, device), kind)
         return float(replicate.fusion(scores, split.target.to(device)))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from multimodal_loss.errors import require_number
-from multimodal_loss.training.evaluate import validation_value
+from multimodal_loss.training.evaluate import Validation
 from multimodal_loss.training.replicate import FusionInput, OptimizerOptions, Replicate, fusion_input
 
 
@@ -76,8 +76,9 @@ class ModuleStack:
     ) -> None:
         self.active = list(range(len(replicates)))
         self._replicates = list(replicates)
-        self._options, self._kind, self._device = options, kind, device
+        self._options, self._kind = options, kind
         self._epochs = 0
+        self._validation = Validation(self._replicates, kind, device)
         splits = {id(r.data): r.data.train.to(device) for r in replicates}
         self._train = [splits[id(r.data)] for r in replicates]
         self._optimizers = [prepare(replicate, options, device) for replicate in replicates]
@@ -94,8 +95,7 @@ class ModuleStack:
         return torch.stack(losses)
 
     def validation_values(self, monitor: str) -> list[float]:
-        replicates = [self._replicates[position] for position in self.active]
-        return [validation_value(r, monitor, self._kind, self._device) for r in replicates]
+        return self._validation.values(self.active, monitor)
 
     def retire(self, positions: Sequence[int]) -> None:
         self.active = [p for p in self.active if p not in positions]
@@ -132,6 +132,7 @@ class MiniBatchStack:
         self.active = [0]
         self._replicate, self._options, self._kind, self._device = replicate, options, kind, device
         self._batch_size = batch_size
+        self._validation = Validation([replicate], kind, device)
         self._train = replicate.data.train.to(device)
         self._optimizer = prepare(replicate, options, device)
         self._generator = torch.Generator().manual_seed(replicate.seed)
@@ -159,7 +160,7 @@ class MiniBatchStack:
         return mean[None]
 
     def validation_values(self, monitor: str) -> list[float]:
-        return [validation_value(self._replicate, monitor, self._kind, self._device)]
+        return self._validation.values(self.active, monitor)
 
     def retire(self, positions: Sequence[int]) -> None:
         self.active = [p for p in self.active if p not in positions]
