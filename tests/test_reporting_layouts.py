@@ -18,7 +18,7 @@ EXPERIMENTS = {
     "table_1": ("table_1", "table_1_unimodal"),
     "appendix_b": ("appendix_b", "appendix_b_unimodal"),
     "table_1_data_seeds": ("table_1_data_seeds",),
-    "table_1_readings": ("table_1_readings", "table_1_readings_unimodal"),
+    "table_1_readings": tuple(f"table_1_readings{part}" for part in ("", "_beta", "_unimodal", "_proxies", "_tau")),
     "quick": ("quick", "quick_unimodal"),
 }
 
@@ -68,7 +68,7 @@ def test_a_cells_overrides_name_the_run_of_the_sweep(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "cells"),
-    [("table_1", 27), ("appendix_b", 28), ("table_1_data_seeds", 36), ("table_1_readings", 6), ("quick", 10)],
+    [("table_1", 27), ("appendix_b", 28), ("table_1_data_seeds", 36), ("table_1_readings", 30), ("quick", 10)],
 )
 def test_every_place_of_a_table_is_expected_once(name: str, cells: int) -> None:
     layout = LAYOUTS[name]
