@@ -9,6 +9,8 @@ PYTHON ?= $(shell command -v python3.11 >/dev/null 2>&1 && python3.11 -c '' 2>/d
 JOBS ?= 1
 DATASET ?= tcga
 TUNE_FOLDS ?= $(if $(filter tcga,$(DATASET)),0 1 2 3 4,0)
+# What the committed conf/tuned/ was chosen from; TUNE_MODULES="32 64" gives every dataset the whole grid.
+TUNE_MODULES ?= $(if $(filter tcga_brca tcga_kipan,$(DATASET)),32,32 64)
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 THREADS ?= $(shell n=$$(( $(CORES) / $(JOBS) )); echo $$(( n > 0 ? n : 1 )))
 BIN := .venv/bin
@@ -23,6 +25,8 @@ TCGA := dataset=$(DATASET) $(ARGS)
 EMPTY :=
 SPACE := $(EMPTY) $(EMPTY)
 COMMA := ,
+TUNE_GRID = 'folds=$(subst $(SPACE),$(COMMA),$(foreach f,$(TUNE_FOLDS),[$(f)]))' \
+	backbone.modules=$(subst $(SPACE),$(COMMA),$(TUNE_MODULES))
 
 .DEFAULT_GOAL := help
 .PHONY: help install test lint quick reproduce-table-1 reproduce-appendix-b extra-data-seeds extra-readings report save-results \
@@ -105,9 +109,9 @@ require-dataset: $(INSTALLED)
 	@$(BIN)/python scripts/require_dataset.py dataset=$(DATASET) $(ARGS)
 
 tune-table-5: require-dataset ## Tune learning rate and modules for every method on DATASET; writes conf/tuned/
-	$(TRAIN) experiment=tune_table_5 $(TCGA) 'folds=$(subst $(SPACE),$(COMMA),$(foreach f,$(TUNE_FOLDS),[$(f)]))'
-	$(TRAIN) experiment=tune_table_5_unimodal $(TCGA) 'folds=$(subst $(SPACE),$(COMMA),$(foreach f,$(TUNE_FOLDS),[$(f)]))'
-	$(BIN)/python scripts/choose_tuned.py --dataset $(DATASET) --folds $(TUNE_FOLDS)
+	$(TRAIN) experiment=tune_table_5 $(TCGA) $(TUNE_GRID)
+	$(TRAIN) experiment=tune_table_5_unimodal $(TCGA) $(TUNE_GRID)
+	$(BIN)/python scripts/choose_tuned.py --dataset $(DATASET) --folds $(TUNE_FOLDS) --modules $(TUNE_MODULES)
 
 reproduce-table-5: require-dataset ## Table 5 on DATASET: MOMA with 7 losses, each modality alone, logistic regression
 	$(TRAIN) experiment=table_5_logistic $(TCGA)

@@ -6,8 +6,8 @@ methylation (DM), as the tables folder data/tcga (scripts/tables_folder.py).
     python scripts/prepare_tcga.py --source FOLDER    # the files are there already; nothing is downloaded
 
 Downloads and the build go on where they were interrupted. Nothing of the methylation matrix (tens of gigabytes) is held
-but the sums of its genes: about 4 GB at the peak. Reading takes a second of processor time for 86 MB of text, and two
-cores share it.
+but the sums of its genes: about 4 GB at the peak. Two cores read some 90 MB of text a second
+(scripts/benchmark_prepare_tcga.py).
 
 What is done, where the paper says nothing:
 
