@@ -23,8 +23,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from multimodal_loss.datasets.base import MultimodalData
 from multimodal_loss.datasets.opportunity import GENERATED_MARKER, OpportunityDataset
-from multimodal_loss.datasets.opportunity_channels import RUNS, PublishedFile, manifest
+from multimodal_loss.datasets.opportunity_channels import RUNS, TASKS, PublishedFile, manifest
 from multimodal_loss.datasets.opportunity_files import sha256_of
 from multimodal_loss.errors import UserError
 
@@ -37,6 +38,16 @@ ARCHIVE_BYTES = 306_636_009
 ROUNDS = 3  # through the addresses, each going on where the last one stopped
 TIMEOUT = 60  # seconds without a byte
 CHUNK = 1 << 20
+
+# Of the profile ordonez2016, as others printed them. The test part is the released code's; classes are in our order.
+WINDOWS = "windows to train on, to validate and to test"
+PUBLISHED_COUNTS = {
+    WINDOWS: [41_416, 5_078, 9_894],
+    "test windows of each class, locomotion": [2042, 3101, 2272, 2016, 463],
+    "test windows of each class, gestures": (
+        [8237, 58, 95, 60, 83, 228, 160, 100, 77, 39, 42, 40, 26, 67, 61, 99, 317, 105]
+    ),
+}
 
 
 class AttemptError(Exception):
@@ -94,21 +105,24 @@ def _receive(address: str, partial: Path, have: int, expected: int) -> None:
             span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
             if span is None or int(span[1]) != have:
                 raise AttemptError("it sent another part than the one asked for")
-            total = int(span[2])
+            total: int | None = int(span[2])
         else:
             have = 0
-            total = int(response.headers.get("Content-Length", expected))
-        if total > 2 * expected:
+            length = response.headers.get("Content-Length")
+            total = None if length is None else int(length)
+        if total is not None and total > 2 * expected:
             raise AttemptError(f"it announces {total:,} bytes where {expected:,} are published")
-        if total != expected:
+        if total is not None and total != expected:
             print(f"{total:,} bytes where {expected:,} were published; each file in it is checked", file=sys.stderr)
+        # Where the length is not told, the end of the connection is the end of the file.
+        limit, about = (2 * expected, expected) if total is None else (total, total)
         with partial.open("ab" if have else "wb") as file:
-            while have < total and (chunk := response.read(min(CHUNK, total - have))):
+            while have < limit and (chunk := response.read(min(CHUNK, limit - have))):
                 file.write(chunk)
-                if have * 10 // total != (have + len(chunk)) * 10 // total:
-                    print(f"{have + len(chunk):,} of {total:,} bytes", file=sys.stderr, flush=True)
+                if have * 10 // about != (have + len(chunk)) * 10 // about:
+                    print(f"{have + len(chunk):,} of {about:,} bytes", file=sys.stderr, flush=True)
                 have += len(chunk)
-    if have < total:
+    if total is not None and have < total:
         raise AttemptError(f"the connection ended after {have:,} of {total:,} bytes")
 
 
@@ -194,19 +208,47 @@ def get(folder: Path, cache_dir: Path, archive: Path | None) -> None:
         )
     runs = missing_runs(folder, cache_dir / "opportunity-files.json")
     if runs:
-        downloaded = folder / "opportunity.zip"
-        if archive is None and not downloaded.exists():
-            download(ADDRESSES * ROUNDS, downloaded)
-        try:
-            extract(archive or downloaded, folder, runs, manifest())
-        except UserError:  # a wrong archive is not used again
-            downloaded.unlink(missing_ok=True)
-            raise
+        if archive is not None:
+            extract(archive, folder, runs, manifest())
+        else:
+            _download_and_extract(folder, runs)
+    check_counts({task: OpportunityDataset(folder, cache_dir, task).load() for task in TASKS})
+    sizes = " / ".join(f"{number:,}" for number in PUBLISHED_COUNTS[WINDOWS])
+    print(f"{folder}: {len(RUNS)} recordings; {sizes} {WINDOWS}; as many test windows of each class as published")
+
+
+def _download_and_extract(folder: Path, runs: Sequence[str]) -> None:
+    downloaded = folder / "opportunity.zip"
+    if not downloaded.exists():
+        download(ADDRESSES * ROUNDS, downloaded)
+    try:
+        extract(downloaded, folder, runs, manifest())
+    except UserError:  # a wrong archive is not used again
         downloaded.unlink(missing_ok=True)
-    data = OpportunityDataset(folder, cache_dir).load()
-    assert data.validation is not None
-    sizes = f"{len(data.train):,} / {len(data.validation):,} / {len(data.test):,}"
-    print(f"{folder}: {len(RUNS)} recordings; {sizes} windows to train on, to validate and to test")
+        raise
+    downloaded.unlink()
+
+
+def check_counts(data: dict[str, MultimodalData]) -> None:
+    """Compare the windows of both tasks with what others counted. Raises UserError that says what differs.
+
+    The files have the published checksums by now; this tells whether they were read and cut as others did.
+    """
+    some = data["gestures"]
+    found = {WINDOWS: [0 if split is None else len(split) for split in (some.train, some.validation, some.test)]}
+    for task, prepared in data.items():
+        classes = prepared.test.target.bincount(minlength=len(prepared.classes))
+        found[f"test windows of each class, {task}"] = classes.tolist()
+    wrong = [
+        f"{what}: {found[what]} where {published} are published"
+        for what, published in PUBLISHED_COUNTS.items()
+        if found[what] != published
+    ]
+    if wrong:
+        raise UserError(
+            f"the prepared data are not as published ({'; '.join(wrong)}); delete the folders opportunity-* of the"
+            " cache and start again; if this stays, it is an error of this program"
+        )
 
 
 def main() -> int:

@@ -3,8 +3,9 @@
     python scripts/make_opportunity_like.py                      # true size: 676,713 rows, 0.8 GB, about a minute
     python scripts/make_opportunity_like.py --size 0.05
 
-Train on them with dataset=opportunity dataset.path=data/opportunity-like dataset.generated=true. The folder gets a file
-GENERATED, by which the dataset knows them; what is computed from them says so and is no result of the paper.
+Train on them with dataset=opportunity_like, and dataset.path=FOLDER after another --folder. The folder gets a file
+GENERATED, by which the dataset knows them; what is computed from them says so and is no result of the paper. A folder
+that holds just what is asked for is left alone, so that runs on it stay newer than their data.
 
 A model can learn from them: each class shifts and shakes the channels by a template of its own, strongly on some
 devices and not at all on others, and is the same for all subjects. As in the real files, about 83 % of the gesture and
@@ -38,7 +39,7 @@ from multimodal_loss.datasets.opportunity_channels import (
     manifest,
     thresholds,
 )
-from multimodal_loss.errors import UserError
+from multimodal_loss.errors import UserError, require_number
 
 Integers = NDArray[np.int64]
 Reals = NDArray[np.float32]
@@ -51,6 +52,8 @@ GROUP_ROWS = {
     ("S2-ADL3", "S3-ADL3"): 60_949,
     TEST_RUNS: 118_750,
 }
+# Bumped when the same options would give other numbers, so that old files are made again.
+GENERATOR_VERSION = 1
 MIN_ROWS = 120  # room for a head, a tail, bursts and some segments of labels
 # Share of Null and the shortest and longest segment, in samples, of a label track that is not listed: gestures.
 NULL_SHARES = {"Locomotion": (0.21, 60, 300), "HL_Activity": (0.1, 300, 3_000)}
@@ -145,19 +148,28 @@ def make_table(run: str, rows: int, seed: int) -> pa.Table:
 
 
 def write_like(folder: Path, size: float = 1.0, seed: int = 0) -> None:
-    """Write 18 recordings of `size` times the true number of rows. Raises UserError where real files lie."""
-    if size <= 0:
-        raise UserError(f"--size {size:g}: must be above 0")
+    """Write 18 recordings of `size` times the true number of rows; leaves alone a folder that has them already.
+
+    Raises UserError for bad numbers and where real files lie, OSError for a folder that cannot be written.
+    """
+    require_number("--size", size, positive=True)
+    require_number("--seed", seed, integer=True)
     marker = folder / GENERATED_MARKER
     if not marker.exists() and any(folder.glob("*.dat")):
         raise UserError(f"{folder}: holds .dat files that were not generated; give another --folder")
+    command = f"scripts/make_opportunity_like.py --size {float(size)} --seed {seed}"
+    finished = f"Made by {command} (version {GENERATOR_VERSION}): not OPPORTUNITY.\n"
+    if marker.exists() and marker.read_text() == finished and all((folder / f"{run}.dat").exists() for run in RUNS):
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    marker.write_text(f"Made by scripts/make_opportunity_like.py --size {size:g} --seed {seed}: not OPPORTUNITY.\n")
+    # The files are marked as generated from the first on, and as complete after the last.
+    marker.write_text(f"Being made by {command}: not OPPORTUNITY, and not complete.\n")
     options = csv.WriteOptions(include_header=False, delimiter=" ", null_string="NaN", quoting_style="none")
     for run, rows in true_rows().items():
         temporary = folder / f".{run}-{os.getpid()}"
         csv.write_csv(make_table(run, max(MIN_ROWS, round(rows * size)), seed), temporary, options)
         temporary.replace(folder / f"{run}.dat")
+    marker.write_text(finished)
 
 
 def main() -> int:
@@ -170,6 +182,9 @@ def main() -> int:
         write_like(arguments.folder, arguments.size, arguments.seed)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.filename or arguments.folder}: {error.strerror or error}", file=sys.stderr)
         return 2
     print(arguments.folder)
     return 0

@@ -5,14 +5,17 @@ python scripts/require_dataset.py dataset=tcga_subtypes [further overrides]
 
 import sys
 
-from multimodal_loss.configuration import compose_config, resolved
+from multimodal_loss.configuration import compose_config
 from multimodal_loss.errors import UserError
-from multimodal_loss.train import require_folder
+from multimodal_loss.train import make_dataset
 
 
 def main(overrides: list[str]) -> int:
     try:
-        require_folder(resolved(compose_config(overrides))["dataset"])
+        dataset = make_dataset(compose_config(overrides))
+        # Of a dataset that reads its files only when it is loaded; the others have looked at them by now.
+        if hasattr(dataset, "require_files"):
+            dataset.require_files()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

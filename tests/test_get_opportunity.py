@@ -11,13 +11,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
 
 import get_opportunity
-from get_opportunity import download, extract
+from get_opportunity import check_counts, download, extract
 from make_opportunity_like import write_like
 from multimodal_loss.datasets import opportunity
+from multimodal_loss.datasets.base import MultimodalData, Split
 from multimodal_loss.datasets.opportunity import OpportunityDataset
-from multimodal_loss.datasets.opportunity_channels import RUNS, PublishedFile
+from multimodal_loss.datasets.opportunity_channels import RUNS, TASKS, PublishedFile
 from multimodal_loss.errors import UserError
 
 RUN_NAMES = ("S1-Drill", "S1-ADL1")
@@ -75,7 +77,9 @@ class Handler(BaseHTTPRequestHandler):
         if first >= len(archive):
             return self.send_error(416)
         body = archive[first:]
-        headers = {"Content-Length": str(len(body))}
+        if way == "endless":
+            body += bytes(9 * len(archive))
+        headers = {} if way in ("no-length", "endless") else {"Content-Length": str(len(body))}
         if first:
             start = first + 1 if way == "shifted" else first
             headers["Content-Range"] = f"bytes {start}-{len(archive) - 1}/{len(archive)}"
@@ -105,6 +109,9 @@ def server() -> Iterator[Server]:
         (["page", "whole"], [None, None]),
         (["rubbish", "whole"], [None, None]),
         (["huge", "whole"], [None, None]),
+        (["no-length"], [None]),
+        (["endless", "whole"], [None, None]),
+        (["breaks", "no-length"], [None, "bytes=1000-"]),
         (["breaks", "whole"], [None, "bytes=1000-"]),
         (["breaks", "breaks", "breaks", "whole"], [None, "bytes=1000-", "bytes=2000-", "bytes=3000-"]),
         (["breaks", "no-range"], [None, "bytes=1000-"]),
@@ -147,8 +154,11 @@ def test_what_lies_there_is_not_trusted(server: Server, tmp_path: Path) -> None:
     download([server.address("404")], tmp_path / "a.zip", len(server.archive))
     assert not server.asked and not partial.exists()
     # An archive of another size than was published is taken, and left to the checks of its files.
-    download([server.address("whole")], tmp_path / "b.zip", len(server.archive) - 9)
-    assert (tmp_path / "b.zip").read_bytes() == server.archive
+    for way in ("whole", "no-length"):
+        for difference in (-9, 9):
+            target = tmp_path / f"{way}{difference}.zip"
+            download([server.address(way)], target, len(server.archive) + difference)
+            assert target.read_bytes() == server.archive
 
 
 # --- taking files out
@@ -263,6 +273,51 @@ def test_a_flipped_byte_anywhere_never_gives_other_data(tmp_path: Path) -> None:
 # --- all of it
 
 
+def counted(folder: Path) -> dict[str, list[int]]:
+    """PUBLISHED_COUNTS for generated recordings."""
+    data = {task: OpportunityDataset(folder, task=task).load() for task in TASKS}
+    train, validation, test = data["gestures"].train, data["gestures"].validation, data["gestures"].test
+    assert validation is not None
+    counts = {"windows to train on, to validate and to test": [len(train), len(validation), len(test)]}
+    for task, prepared in data.items():
+        targets = prepared.test.target.tolist()
+        classes = [targets.count(c) for c in range(len(prepared.classes))]
+        counts[f"test windows of each class, {task}"] = classes
+    return counts
+
+
+def with_targets(targets: dict[str, list[int]]) -> MultimodalData:
+    splits = {name: Split((), torch.tensor(target)) for name, target in targets.items()}
+    classes = tuple(map(str, range(max(targets["test"]) + 1)))
+    return MultimodalData(splits["train"], splits.get("validation"), splits["test"], (), classes, "")
+
+
+def test_counts_that_are_not_the_published_ones_are_told() -> None:
+    """The 9,894 test windows are those of the released code; most gestures and a fifth of locomotion are Null."""
+    published = get_opportunity.PUBLISHED_COUNTS
+    locomotion, gestures = (published[f"test windows of each class, {task}"] for task in ("locomotion", "gestures"))
+    assert published[get_opportunity.WINDOWS] == [41_416, 5_078, 9_894] and sum(locomotion) == sum(gestures) == 9_894
+    assert (len(locomotion), len(gestures)) == (5, 18)
+
+    def data(classes: list[int], train: int = 41_416, validation: int = 5_078) -> MultimodalData:
+        test = [c for c, number in enumerate(classes) for _ in range(number)]
+        parts = {"train": [0] * train, "test": test}
+        return with_targets(parts | ({"validation": [0] * validation} if validation else {}))
+
+    right = {"locomotion": data(locomotion), "gestures": data(gestures)}
+    check_counts(right)
+    swapped = [locomotion[0], locomotion[2], locomotion[1], *locomotion[3:]]
+    for wrong, told in (
+        ({"gestures": data(gestures, train=41_415)}, r"to test: \[41415, 5078, 9894\] where \[41416, 5078, 9894\] are"),
+        ({"gestures": data(gestures, validation=0)}, r"to test: \[41416, 0, 9894\] where"),
+        ({"locomotion": data(swapped)}, r"class, locomotion: \[2042, 2272, 3101, .* where \[2042, 3101, 2272,"),
+        ({"gestures": data([*gestures[:-1], 104])}, r"to test: .*9893\] where .*; .*gestures: \[8237, .*104\] where"),
+    ):
+        with pytest.raises(UserError, match=told) as error:
+            check_counts(right | wrong)
+        assert "\n" not in str(error.value)
+
+
 def test_get_does_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
     made, folder, cache = tmp_path / "made", tmp_path / "data", tmp_path / "cache"
     write_like(made, size=0.001)
@@ -271,6 +326,8 @@ def test_get_does_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.Monke
     server.archive = make_zip([(f"x/{run}.dat", c) for run, c in content.items()])
     for module in (get_opportunity, opportunity):
         monkeypatch.setattr(module, "manifest", lambda: published)
+    counts = counted(made)
+    monkeypatch.setattr(get_opportunity, "PUBLISHED_COUNTS", counts)
     monkeypatch.setattr(get_opportunity, "ADDRESSES", (server.address("404"), server.address("whole")))
 
     def run(*arguments: str) -> int:
@@ -291,6 +348,19 @@ def test_get_does_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.Monke
     assert run("--archive", str(tmp_path / "mine.zip")) == 0 and len(server.asked) == 2
     assert all((folder / f"{r}.dat").read_bytes() == c for r, c in content.items()) and (tmp_path / "mine.zip").exists()
     assert not OpportunityDataset(folder, cache).generated
+    counts["test windows of each class, gestures"][0] += 1
+    assert run() == 2  # prepared, but not as others counted
+    counts["test windows of each class, gestures"][0] -= 1
+
+    # An archive that was downloaded stays when another one is used, wrong or right.
+    (folder / "S3-ADL5.dat").unlink()
+    (folder / "opportunity.zip").write_bytes(server.archive)
+    (tmp_path / "wrong.zip").write_bytes(make_zip([("x/S3-ADL5.dat", b"other")]))
+    assert run("--archive", str(tmp_path / "wrong.zip")) == 2 and (tmp_path / "wrong.zip").exists()
+    assert (folder / "opportunity.zip").read_bytes() == server.archive
+    assert run("--archive", str(tmp_path / "mine.zip")) == 0 and (folder / "opportunity.zip").exists()
+    (folder / "S3-ADL5.dat").unlink()
+    assert run() == 0 and len(server.asked) == 2 and not (folder / "opportunity.zip").exists()
 
     (folder / "S3-ADL5.dat").unlink()
     server.archive = make_zip([("x/S3-ADL5.dat", b"other")])

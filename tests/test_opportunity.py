@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+import make_opportunity_like
 from make_opportunity_like import GENERATED_MARKER, make_table, true_rows, write_like
 from multimodal_loss.datasets import opportunity, opportunity_channels, opportunity_files
 from multimodal_loss.datasets.opportunity import OpportunityDataset, WindowSplit, sample_wise, window_starts
@@ -61,6 +63,12 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     options = csv.WriteOptions(include_header=False, delimiter=" ", null_string="NaN", quoting_style="none")
     csv.write_csv(make_table("S1-ADL1", ROWS, seed=3), path, options)
     return [line.split(" ") for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def short(text: list[list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording of three lines."""
+    return write(tmp_path_factory.mktemp("short") / "S1-ADL1.dat", text[:3])
 
 
 def write(path: Path, lines: list[list[str]], end: str = "\n") -> Path:
@@ -263,15 +271,28 @@ def swapped(a: int, b: int) -> Callable[[list[list[str]]], list[list[str]]]:
         (cell(129, 249, "4065"), r"line 130, column 250 \(ML_Both_Arms\): 4065 is no code .* cut short"),
         (cell(6, 243, "3"), r"line 7, column 244 \(Locomotion\): 3 is no code"),
         (cell(6, 243, "NaN"), r"line 7, column 244 \(Locomotion\): nan is no code"),
+        (cell(6, 243, "nan"), r"line 7, column 244 \(Locomotion\): 'nan' is neither"),
         (cell(6, 243, "101"), r"line 7, column 244 \(Locomotion\): 101 is no code .* challenge"),
-        (cell(6, 243, "1.5"), r"line 7, column 244 .* is no code"),
-        (cell(99, 34, "abc"), r"line 100, column 35 \(Accelerometer RH accX\): 'abc' is not a number"),
-        (cell(99, 34, ""), r"line 100, column 35 \(Accelerometer RH accX\): '' is not a number"),
-        (cell(99, 34, "1_0"), r"line 100, column 35 \(Accelerometer RH accX\): '1_0' is not a number"),
-        (cell(99, 34, '"'), r"line 100, column 35 \(Accelerometer RH accX\): '\"' is not a number"),
-        (cell(99, 34, "1\u00b2"), r"line 100, column 35 \(Accelerometer RH accX\): .* is not a number"),
-        (cell(99, 34, "inf"), r"line 100, column 35 \(Accelerometer RH accX\): an infinite value"),
-        (cell(99, 34, "1e999"), r"line 100, column 35 \(Accelerometer RH accX\): an infinite value"),
+        (cell(6, 243, "1.5"), r"line 7, column 244 \(Locomotion\): '1.5' is neither"),
+        (
+            cell(99, 34, "abc"),
+            r"line 100, column 35 \(Accelerometer RH accX\): 'abc' is neither NaN nor a whole number",
+        ),
+        (cell(99, 34, ""), r"line 100, column 35 \(Accelerometer RH accX\): '' is neither"),
+        (cell(99, 34, "1_0"), r"line 100, column 35 \(Accelerometer RH accX\): '1_0' is neither"),
+        (cell(99, 34, '"'), r"line 100, column 35 \(Accelerometer RH accX\): '\"' is neither"),
+        (cell(99, 34, "1\u00b2"), r"line 100, column 35 \(Accelerometer RH accX\): .* is neither"),
+        (cell(99, 34, "inf"), r"line 100, column 35 \(Accelerometer RH accX\): 'inf' is neither"),
+        (cell(99, 34, "5\x0b"), r"line 100, column 35 \(Accelerometer RH accX\): '5\\x0b' is neither"),
+        (cell(99, 34, "2147483648"), r"line 100, column 35 \(Accelerometer RH accX\): '2147483648' is neither"),
+        (cell(99, 34, "9" * 9_999), r"line 100, column 35 \(Accelerometer RH accX\): '9{40}' is neither"),
+        (cell(99, 46, "0x1F"), r"line 100: a tab, an x or a carriage return that ends no line"),
+        (cell(99, 46, "\t7"), r"line 100: a tab, an x or"),
+        (cell(99, 46, "7\r8"), r"line 100: a tab, an x or"),
+        (cell(41, 249, "0\r\r"), r"line 42, column 250 \(ML_Both_Arms\): '0\\r' is neither"),
+        (cell(0, 0, "\xef\xbb\xbf0"), r"line 1, column 1 \(MILLISEC\): '.*0' is neither"),
+        (lambda lines: [["\r".join(" ".join(tokens) for tokens in lines)]], r"line 1: 32371 columns where 250 belong"),
+        (cell(70, 0, "inf"), r"line 71, column 1 \(MILLISEC\): 'inf' is neither"),
         (cell(0, 0, "NaN"), r"line 1, column 1 \(MILLISEC\)"),
         (cell(0, 0, "-5"), r"line 1, column 1 \(MILLISEC\)"),
         (cell(70, 0, "1"), r"line 71, column 1 \(MILLISEC\): 1 after 2300"),
@@ -298,6 +319,25 @@ def test_a_wrong_file_is_one_line_that_says_where(
     message = str(error.value)
     assert "\n" not in message and message.startswith(str(path)) and re.search(wrong, message), message
     assert "make data-opportunity" in message
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    token=st.text("0157-+NaninfexX._\t\x0b\r ", max_size=6)
+    | st.sampled_from(["1.5", "1e3", "1e-400", "nan", "-nan", "nan(abc)", "-NaN", "+5", "-5", "0x1F", "\t5", "5\x0c"]),
+    column=st.sampled_from([0, 1, 133, 243, 249]),
+)
+def test_only_whole_numbers_and_nan_are_read(token: str, column: int, short: Path) -> None:
+    """Whatever the fast reader makes of a token: a number that others would not see is never read as one."""
+    lines = [line.split(" ") for line in short.read_text().splitlines()]
+    path = write(short.with_name("token.dat"), cell(1, column, token)(lines))
+    is_right = re.fullmatch(r"-?\d+|NaN", token)
+    if column in CHANNEL_COLUMNS and is_right:
+        (value,) = read_recording(path).frames[1, [CHANNEL_COLUMNS.index(column)]]
+        assert str(value) == str(float(token))
+    elif not is_right:
+        with pytest.raises(UserError, match=r"^[^\n]*token\.dat, line 2"):
+            read_recording(path)
 
 
 def test_the_clock_of_a_published_file_is_taken_as_it_is(text: list[list[str]], tmp_path: Path) -> None:
@@ -444,7 +484,7 @@ def test_generated_data_say_so_and_others_must_be_the_published_files(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = OpportunityDataset(folder, generated=True)
-    assert made.generated and made.title.endswith("generated data")
+    assert made.generated
     assert made.load().fingerprint.startswith("generated-")
 
     real = tmp_path / "real"
@@ -458,7 +498,7 @@ def test_generated_data_say_so_and_others_must_be_the_published_files(
     digests = dict(zip(RUNS, sha256_of([real / f"{run}.dat" for run in RUNS], None), strict=True))
     monkeypatch.setattr(opportunity, "manifest", lambda: {run: PublishedFile(1, digests[run]) for run in RUNS})
     dataset = OpportunityDataset(real)
-    assert not dataset.generated and "generated" not in dataset.title
+    assert not dataset.generated
     assert not dataset.load().fingerprint.startswith("generated")
 
     # Of a file that is not the published one, the line that is wrong says more than the checksum.
@@ -533,11 +573,24 @@ def test_a_damaged_or_unwritable_cache_is_one_line(folder: Path, tmp_path: Path)
                 OpportunityDataset(folder, cache).load()
         (prepared / name).write_bytes(whole)
     OpportunityDataset(folder, cache).load()
-    (cache / "opportunity-files.json").write_text("{")  # only a memory of checksums
-    OpportunityDataset(folder, cache).load()
+    for memory in ("{", "[]", f'{{"{folder / "S1-Drill.dat"}": 5}}', f'{{"{folder / "S1-Drill.dat"}": [1, 2]}}'):
+        (cache / "opportunity-files.json").write_text(memory)  # only a memory of checksums
+        OpportunityDataset(folder, cache).load()
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file"):
         OpportunityDataset(folder, tmp_path / "file").load()
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o755), (0o027, 0o750)])
+def test_others_may_read_the_cache_as_the_umask_says(umask: int, mode: int, folder: Path, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        OpportunityDataset(folder, tmp_path).load()
+    finally:
+        os.umask(before)
+    (prepared,) = tmp_path.glob("opportunity-*/")
+    assert prepared.stat().st_mode & 0o777 == mode
+    assert {path.stat().st_mode & 0o777 for path in prepared.iterdir()} == {mode & 0o666}
 
 
 # --- the generator
@@ -586,8 +639,69 @@ def test_the_generator_repeats_itself_and_spares_real_files(folder: Path, tmp_pa
         write_like(tmp_path / "real", size=0.001)
     assert (tmp_path / "real" / "S1-Drill.dat").read_text() == "real"
     assert not (tmp_path / "real" / GENERATED_MARKER).exists()
-    with pytest.raises(UserError, match="--size 0: must be above 0"):
-        write_like(tmp_path / "b", size=0)
+
+
+def test_a_finished_folder_is_left_alone_and_any_other_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def state() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+
+    def made_again(size: float = 0.001, seed: int = 0) -> bool:
+        old = state()
+        write_like(tmp_path, size, seed)
+        new = state()
+        assert set(new) == {GENERATED_MARKER, *(f"{run}.dat" for run in RUNS)}
+        assert new == old or all(new[name] != time for name, time in old.items())
+        return new != old
+
+    assert made_again() and not made_again()
+    content = (tmp_path / "S1-Drill.dat").read_bytes()
+    assert made_again(seed=1) and not made_again(seed=1)
+    assert made_again(0.002, 1) and made_again(0.0020000001, 1) and not made_again(0.0020000001, 1)
+    (tmp_path / "S2-ADL5.dat").unlink()
+    assert made_again(0.0020000001, 1)
+
+    # One that was interrupted is known as generated, and is not taken for finished.
+    def interrupted(run: str, rows: int, seed: int) -> None:
+        if run == "S2-Drill":
+            raise KeyboardInterrupt
+        return make_table(run, rows, seed)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(make_opportunity_like, "make_table", interrupted)
+        write_like(tmp_path, 0.001)
+    assert OpportunityDataset(tmp_path).generated and (tmp_path / "S1-Drill.dat").read_bytes() == content
+    assert made_again() and not made_again()
+    monkeypatch.setattr(make_opportunity_like, "GENERATOR_VERSION", -1)
+    assert made_again()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wrong"),
+    [
+        (["--size", "0"], "--size=0.0: must be a number above 0"),
+        (["--size", "nan"], "--size=nan: must be a number above 0"),
+        (["--size", "inf"], "--size=inf: must be a number above 0"),
+        (["--seed", "-1"], "--seed=-1: must be a whole number of at least 0"),
+        (["--folder", "file"], "file: File exists"),
+        (["--folder", "file/below"], "Not a directory"),
+    ],
+)
+def test_the_generator_refuses_in_one_line(
+    arguments: list[str],
+    wrong: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("sys.argv", ["make_opportunity_like.py", "--folder", "new", "--size", "0.001", *arguments])
+    assert make_opportunity_like.main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and wrong in line
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_model_can_learn_from_generated_data(tmp_path: Path) -> None:

@@ -54,7 +54,6 @@ class MultimodalData:
 class Dataset(Protocol):
     """A dataset knows no backbone and no fusion."""
 
-    title: str
     num_folds: int | None  # None where there is one fixed split
 
     def load(self, fold: int | None = None) -> MultimodalData:

@@ -14,7 +14,6 @@ label is that of its last sample.
 import dataclasses
 import hashlib
 import json
-import shutil
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -203,7 +202,6 @@ class OpportunityDataset:
                 f" {GENERATED_MARKER}), but dataset.generated={str(generated).lower()}; give another dataset.path, or"
                 f" dataset.generated={str(self.generated).lower()}"
             )
-        self.title = f"OPPORTUNITY, {task}, profile {profile}" + (", generated data" if self.generated else "")
         self._data: MultimodalData | None = None
 
     def load(self, fold: int | None = None) -> MultimodalData:
@@ -236,6 +234,15 @@ class OpportunityDataset:
         runs = {"train": train, "validation": validation, "test": TEST_RUNS}
         return {split: names for split, names in runs.items() if names}
 
+    def require_files(self) -> None:
+        """Raise UserError, with the way to get them, unless all 18 recordings are there. Does not look into them."""
+        missing = [self._file(run).name for run in RUNS if not self._file(run).is_file()]
+        if missing:
+            raise UserError(
+                f"{self.path}: {len(missing)} of {len(RUNS)} files are not there, the first is {missing[0]};"
+                " make data-opportunity gets them, or dataset.path names another folder"
+            )
+
     # --- the files
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -244,13 +251,8 @@ class OpportunityDataset:
 
     def _checked_sources(self) -> dict[str, str]:
         """sha256 of each recording's file, which must be the published one unless the folder holds generated data."""
+        self.require_files()
         paths = [self._file(run) for run in RUNS]
-        missing = [path.name for path in paths if not path.is_file()]
-        if missing:
-            raise UserError(
-                f"{self.path}: {len(missing)} of {len(RUNS)} files are not there, the first is {missing[0]};"
-                " make data-opportunity gets them, or dataset.path names another folder"
-            )
         index = None if self.cache_dir is None else self.cache_dir / "opportunity-files.json"
         try:
             digests = dict(zip(RUNS, sha256_of(paths, index), strict=True))
@@ -318,21 +320,22 @@ class OpportunityDataset:
     def _write(self, folder: Path) -> None:
         frames = self._prepare()
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
+        with tempfile.TemporaryDirectory(
+            prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True
+        ) as temporary:
+            made = Path(temporary) / folder.name
+            made.mkdir()  # others may read it, as the umask says; the temporary folder is its owner's alone
             for split, part in frames.items():
-                np.save(temporary / f"{split}.npy", part.values)
-                np.save(temporary / f"{split}-labels.npy", part.labels)
+                np.save(made / f"{split}.npy", part.values)
+                np.save(made / f"{split}-labels.npy", part.labels)
             rows = {split: part.rows for split, part in frames.items()}
             content = json.dumps({"fingerprint": _fingerprint(frames), "rows": rows}, indent=1)
-            (temporary / "content.json").write_text(content + "\n")
+            (made / "content.json").write_text(content + "\n")
             try:
-                temporary.rename(folder)
+                made.rename(folder)
             except OSError:
                 if not folder.exists():  # otherwise another process was first, with the same bytes
                     raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
     # --- windows
     # ------------------------------------------------------------------------------------------------------------------

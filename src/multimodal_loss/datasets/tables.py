@@ -62,7 +62,7 @@ class TablesDataset:
 
     Args:
         path: the folder.
-        label: what the data are called in titles.
+        label: what run names and reports call the data; nothing here reads it.
         modalities: names of the files to use, in order; None for all, sorted by name.
         missing: what to do about ids that are not in every file: `error`, or `drop` the samples. Dropping looks at
             every file of the folder, used or not, so that runs on different modalities share their samples and folds.
@@ -106,7 +106,6 @@ class TablesDataset:
         self._all_labels = read_labels(self.folder / LABELS)
         self._class_names = None if classes is None else self._checked_classes(_texts(classes))
         self.num_folds = self._count_folds()
-        self.title = f"Tables {label}: {', '.join(self.modalities)}"
         self._samples: Samples | None = None
         self._loaded: tuple[int | None, MultimodalData] | None = None
 
