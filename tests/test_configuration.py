@@ -85,6 +85,9 @@ def test_the_paper_s_learning_rate_is_taken_per_method_unless_given() -> None:
         ("lr=1", "did you mean trainer.lr"),
         ("fusion.proxies=3", "did you mean fusion.proxies_per_class"),
         ("trainer.lr=[", "cannot read the override"),
+        ("fusion=null", "fusion=null: no such fusion"),
+        ("experiment=null", "experiment=null: no such experiment"),
+        ("fusion=glob(zz*)", "fusion=glob(zz*) finds none of mulmix, multimodal"),
     ],
 )
 def test_unknown_names_are_one_line_with_the_nearest_valid_ones(override: str, message: str) -> None:
@@ -122,3 +125,38 @@ def test_keys_of_the_groups_that_an_experiment_sweeps_are_known() -> None:
     with pytest.raises(UserError, match=r"backbone\.hidden"):
         check_overrides(["experiment=table_6_axis", "dataset=tcga_brca", "backbone.hidden=[3]"])
     check_overrides(["experiment=table_6_axis", "dataset=tcga_brca", "backbone=mlp", "backbone.hidden=[3]"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["fusion=sum_ce,multimodal", "trainer.lerning=0.1"], r"unknown config key trainer\.lerning \(did you mean "),
+        (["fusion=sum_ce,multimodal", "trainer.lernin_rate=1"], r"unknown config key trainer\.lernin_rate"),
+        (["fusion=sum_ce,multimodal", "fusion.gama=0.1"], r"did you mean fusion\.gamma"),
+        (["fusion=multimodal,sum_ce", "fusion.gamma=0.1"], r"unknown config key fusion\.gamma with fusion=sum_ce$"),
+        (["fusion=glob(*)", "fusion.gamma=0.1"], r"unknown config key fusion\.gamma with fusion=mulmix$"),
+        (["fusion=choice(sum_ce,multimodl)"], r"fusion=multimodl: no such fusion \(did you mean multimodal"),
+        (["experiment=quick,table_11"], r"experiment=table_11: no such experiment \(did you mean table_1"),
+        (["experiment=table_1,quick", "trainer.lerning=1,2"], r"unknown config key trainer\.lerning"),
+        (["experiment=quick", "dataset=synthetic,tcga_brca", "trainer.lerning=1"], r"unknown config key trainer\.lern"),
+    ],
+)
+def test_unknown_names_in_a_sweep_are_one_line_too(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        check_overrides(overrides)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["fusion=soft_triple,multimodal", "fusion.gamma=0.1,0.2", "trainer.lr=1e-3"],
+        ["fusion=glob(*,exclude=unimodal)", "trainer.lr=5e-3,5e-4", "fusion.input=logits"],
+        ["fusion=sum_ce,multimodal", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "+extra=1"],
+        ["experiment=table_1,quick", "seeds=[0]"],
+        ["~experiment", "~fusion.gamma", "seeds=[0]"],
+        ["experiment=quick", "fusion=sum_ce,multimodal", "dataset=synthetic,opportunity_like"],
+    ],
+)
+def test_sweeps_of_known_names_pass(overrides: list[str]) -> None:
+    check_overrides(overrides)

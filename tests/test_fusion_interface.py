@@ -1,9 +1,11 @@
 """What every fusion promises, whatever it computes."""
 
 import inspect
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -176,20 +178,20 @@ def test_wrong_inputs_raise_one_line(scores: Tensor, target: Tensor, message: st
     ("kind", "options", "message"),
     [
         ("Unimodal", {"num_modalities": 2}, "exactly one modality"),
-        ("SumCrossEntropy", {"num_modalities": 0}, "num_modalities must be at least 1"),
-        ("SumCrossEntropy", {"num_classes": 0}, "num_classes must be at least 1"),
+        ("SumCrossEntropy", {"num_modalities": 0}, "num_modalities must be a whole number of at least 1, got 0"),
+        ("SumCrossEntropy", {"num_classes": 0}, "num_classes must be a whole number of at least 1, got 0"),
         ("WeightedSumCrossEntropy", {"weights": [1.0]}, "one number per modality"),
         ("MultiModalLoss", {"attention": "sotf"}, "attention must be one of soft, "),
         ("MultiModalLoss", {"variant": "code"}, "variant must be one of"),
         ("MultiModalLoss", {"class_score": "k"}, "class_score must be one of"),
-        ("MultiModalLoss", {"gamma": 0.0}, "gamma must be above 0"),
-        ("MultiModalLoss", {"proxies_per_class": 0}, "proxies_per_class must be at least 1"),
-        ("SoftTriple", {"gamma": -1.0}, "gamma must be above 0"),
+        ("MultiModalLoss", {"gamma": 0.0}, "gamma must be a number above 0, got 0"),
+        ("MultiModalLoss", {"proxies_per_class": 0}, "proxies_per_class must be a whole number of at least 1"),
+        ("SoftTriple", {"gamma": -1.0}, "gamma must be a number above 0, got -1"),
         ("SoftTriple", {"tau": 0.2, "proxies_per_class": 1}, "at least 2 proxies"),
         ("Mulmix", {"candidates": "heads", "num_modalities": 5}, "at most 4 modalities"),
         ("Mulmix", {"candidates": "mean", "num_modalities": 11}, "at most 10 modalities"),
         ("Mulmix", {"num_modalities": 21}, "at most 20 modalities"),
-        ("Mulmix", {"beta": -0.1}, "beta must be at least 0"),
+        ("Mulmix", {"beta": -0.1}, "beta must be a number of at least 0"),
         ("Mulmix", {"combine_in": "logit"}, "combine_in must be one of"),
     ],
 )
@@ -197,6 +199,37 @@ def test_wrong_options_raise_one_line(kind: str, options: dict[str, Any], messag
     with pytest.raises(ValueError, match=message) as error:
         getattr(fusions, kind)(**({"num_classes": 3, "num_modalities": 2} | options))
     assert "\n" not in str(error.value)
+
+
+NUMBERS = {
+    "num_classes": (2.5, "2", None, True),
+    "num_modalities": (2.5, "2", None, True),
+    "proxies_per_class": (2.5, "abc", None, True, [3]),
+    "gamma": ("abc", None, math.inf, math.nan, True, [0.1]),
+    "alpha": ("abc", 0, -1, None, math.inf),
+    "scale": ("abc", 0, -1, None, math.inf),
+    "margin": ("abc", None, math.nan, [0.1]),
+    "tau": ("abc", -0.1, None, math.inf),
+    "beta": ("abc", None, math.nan, True),
+    "weights": ("abc", 0.5, [0.5, "abc"], [0.5, None], [0.5, math.inf]),
+}
+# The other options are chosen from named values.
+CHOICES = {"variant", "attention", "class_score", "candidates", "combine_in", "candidate_reduction", "loss", "ensemble"}
+
+
+@pytest.mark.parametrize("kind", sorted(set(fusions.__all__) - {"Fusion"}))
+def test_a_numeric_option_refuses_what_is_no_such_number(kind: str) -> None:
+    for name in inspect.signature(getattr(fusions, kind)).parameters.keys() - CHOICES:
+        for value in NUMBERS[name]:
+            with pytest.raises(ValueError, match=rf"^{name}(\[1\])? must (be|hold) .*number.*, got ") as error:
+                getattr(fusions, kind)(**({"num_classes": 3, "num_modalities": 2} | {name: value}))
+            assert "\n" not in str(error.value)
+
+
+def test_numbers_of_other_kinds_are_numbers() -> None:
+    fusions.MultiModalLoss(np.int64(3), 2, proxies_per_class=np.int32(2), gamma=np.float32(0.5))
+    fusions.ProxyAnchor(3, 2, alpha=32, margin=-0.1)
+    fusions.WeightedSumCrossEntropy(3, 2, weights=np.array([0, 1.5]))  # type: ignore[arg-type]
 
 
 def test_no_value_is_read_back_to_the_host(fusion: Fusion) -> None:

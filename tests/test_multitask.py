@@ -83,7 +83,7 @@ def test_ensemble_is_not_fitted_to_test_samples() -> None:
 @pytest.mark.parametrize("classes", [2, 3])
 def test_logistic_baseline_is_scikit_learns(classes: int) -> None:
     replicate = make_replicate(0, 0, None, data(classes), lambda d: Linear(d.feature_shapes, classes), Unimodal)
-    stopped = train_logistic(replicate, C=0.05)
+    stopped = train_logistic(replicate, C=0.05, kind="logits")
     split = replicate.data
     train, test = (torch.cat(s.inputs, dim=1).double().numpy() for s in (split.train, split.test))
     model = LogisticRegression(C=0.05, max_iter=5_000).fit(train, split.train.target.numpy())
@@ -102,4 +102,4 @@ def test_a_class_without_training_samples_is_never_predicted() -> None:
 def test_trainer_logistic_refuses_another_network() -> None:
     replicate = make_replicate(0, 0, None, data(), lambda d: MLP(d.feature_shapes, 3, (5,)), SumCrossEntropy)
     with pytest.raises(UserError, match="backbone=linear fusion=unimodal"):
-        train_logistic(replicate, C=1.0)
+        train_logistic(replicate, C=1.0, kind="logits")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from golden.fakes import fake_result, write_run
+from golden.fakes import fake_predictions, fake_result, write_predictions, write_run
 from multimodal_loss.reporting import significance, tables
 from multimodal_loss.reporting.layout import Cell, Column, Layout, Row
 from multimodal_loss.reporting.significance import Comparison, compare, corrected_t_test, holm, sentence
@@ -105,6 +105,23 @@ def test_a_run_that_does_not_say_its_sizes_is_left_out(tmp_path: Path, sizes: ob
     write(tmp_path, "MultiModal", [0.95, 0.96], sizes)
     write(tmp_path, "other", [0.90, 0.92], {"train": 400, "test": 100})
     assert compare(filled(tmp_path)) == []
+
+
+def test_only_folds_with_the_same_test_samples_are_paired(tmp_path: Path) -> None:
+    """Runs on other modalities have other fingerprints, and the same classes in their test parts."""
+    accuracies = {"MultiModal": [0.95, 0.96, 0.97], "other": [0.9, 0.92, 0.91], "third": [0.9, 0.91, 0.92]}
+    for number, (name, values) in enumerate(accuracies.items()):
+        write(tmp_path, name, values, {"train": 400, "test": 100})
+        file = tmp_path / name / "result.json"
+        file.write_text(file.read_text().replace("0a1b2c", f"print {number}"))
+        arrays = fake_predictions([[0.9, 0.9]] * 3, samples=20)
+        if name == "other":
+            arrays["2/target"] = arrays["2/target"][::-1]
+        if name == "third":
+            arrays = {key: value for key, value in arrays.items() if not key.startswith("0/")}
+            arrays["1/target"] = 1 - arrays["1/target"]
+        write_predictions(tmp_path / name, arrays)
+    assert [(c.first, c.second, c.folds) for c in compare(filled(tmp_path))] == [("MultiModal", "other", 2)]
 
 
 def test_one_fold_or_no_run_is_not_tested(tmp_path: Path) -> None:

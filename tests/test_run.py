@@ -17,6 +17,7 @@ from multimodal_loss.configuration import compose_config, resolved
 from multimodal_loss.datasets import SyntheticDataset
 from multimodal_loss.errors import UserError
 from multimodal_loss.results.metrics import compute_metrics
+from multimodal_loss.results.run_directory import WriteError
 from multimodal_loss.train import FailedRun, run
 from multimodal_loss.training.replicate import Replicate
 
@@ -141,6 +142,15 @@ def test_a_full_disk_fails_the_run_in_one_line_and_keeps_the_last_checkpoint(
     assert result_of(folder)["status"] == "done"
 
 
+def test_a_lock_file_that_cannot_be_opened_is_one_line_also_where_the_run_is_done(tiny: list[str]) -> None:
+    config = compose_config([*tiny, "fusion=sum_ce"])
+    lock = run(config).path / ".lock"
+    lock.unlink()
+    lock.mkdir()
+    with pytest.raises(WriteError, match=r"^cannot open .*\.lock: Is a directory; delete it, or"):
+        run(config)
+
+
 def test_a_damaged_checkpoint_is_named(tiny: list[str]) -> None:
     config = compose_config([*tiny, "fusion=sum_ce"])
     directory = run(config)
@@ -199,7 +209,18 @@ def test_test_rows_never_reach_training(tiny: list[str], tmp_path: Path, monkeyp
         ("device=gpu9", "device=gpu9 cannot be used here"),
         ("dataset.labels=soft", "dataset.labels=soft"),
         ("fusion.input=scores", "fusion.input=scores"),
-        ("fusion.gamma=-1", "gamma"),
+        ("fusion.gamma=-1", "bad value in fusion: gamma must be a number above 0, got -1"),
+        ("fusion.gamma=abc", "bad value in fusion: gamma must be a number above 0, got 'abc'"),
+        ("fusion.proxies_per_class=2.5", "proxies_per_class must be a whole number of at least 1, got 2.5"),
+        ("dataset.data_seed=1.5", "dataset.data_seed=1.5: must be a whole number of at least 0"),
+        ("dataset.coefficient_spread=abc", "dataset.coefficient_spread=abc: must be a number of at least 0"),
+        ("dataset.num_features=20.5", "dataset.num_features=20.5: must be a whole number above 0"),
+        ("dataset.train_size=many", "dataset.train_size=many: must be a whole number above 0"),
+        ("dataset.noisy_modalities=two", "dataset.noisy_modalities=two: must be a whole number of at least 0"),
+        ("dataset.num_modalities=2.5", "dataset.num_modalities=2.5: must be a whole number above 0"),
+        ("dataset.easy_sigma=abc", "dataset.easy_sigma=abc: must be a number of at least 0"),
+        ("dataset.sigmas=[0.2,abc]", "dataset.sigmas=abc: must be a number of at least 0"),
+        ("dataset.sigmas=0.2", "dataset.sigmas=0.2: give a list"),
         ("backbone.activation=sine", "backbone.activation=sine"),
         ("dataset.modalities=[m9]", "m9"),
     ],
@@ -217,6 +238,7 @@ def test_a_bad_value_is_one_clear_line(tiny: list[str], override: str, message: 
         (["fusion=multimodel"], 2, "did you mean multimodal"),
         (["trainer.learning_rate=1"], 2, "unknown config key trainer.learning_rate"),
         (["dataset.noisy_modalites=1"], 2, "did you mean dataset.noisy_modalities"),
+        (["-m", "fusion=sum_ce,multimodal", "trainer.lerning=1"], 2, "unknown config key trainer.lerning (did"),
         (["fusion=sum_ce", "dataset.labels=soft"], 2, "dataset.labels=soft: not one of threshold, bernoulli"),
         (["fusion=sum_ce", "backbone.activation=relu", "trainer.lr=1e30"], 1, "became nan"),
     ],

@@ -1,6 +1,7 @@
 """The synthetic data: what eq. 8 and the authors' files say of them, determinism, cache, and bad options."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,31 @@ def test_an_unwritable_cache_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write the synthetic data"):
         dataset(cache_dir=tmp_path / "file").load()
+
+
+def test_a_damaged_cache_is_one_clear_line(tmp_path: Path) -> None:
+    dataset(cache_dir=tmp_path).load()
+    (folder,) = tmp_path.iterdir()
+    whole = (folder / "test-1.npy").read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:40], b""):
+        (folder / "test-1.npy").write_bytes(damaged)
+        with pytest.raises(UserError, match=f"{folder}: the synthetic data are damaged .* delete this folder") as error:
+            dataset(cache_dir=tmp_path).load()
+        assert "\n" not in str(error.value)
+    (folder / "test-1.npy").unlink()
+    with pytest.raises(UserError, match="damaged"):
+        dataset(cache_dir=tmp_path).load()
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o755), (0o027, 0o750)])
+def test_others_may_read_the_cache_as_the_umask_says(umask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        dataset(cache_dir=tmp_path).load()
+    finally:
+        os.umask(before)
+    (folder,) = tmp_path.iterdir()
+    assert folder.stat().st_mode & 0o777 == mode
 
 
 def test_chosen_modalities_are_the_same_arrays() -> None:

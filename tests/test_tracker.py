@@ -250,14 +250,15 @@ def make(run_path: Path, numbers: Sequence[int] = (0, 1), folds: str | None = No
     return trackers.make_tracker(values, numbers, run_path)
 
 
-RESULT = {"epochs": 7, "stopped": "no_progress", "metrics": {"test": {"fused": {"AUC": None}, "modalities": {}}}}
+METRICS: dict[str, Any] = {"test": {"fused": {"AUC": None}, "modalities": {}}}
 
 
-def finish(tracker: trackers.Tracker, epochs: Mapping[int, int]) -> None:
+def finish(tracker: trackers.Tracker, epochs: Mapping[int, int], metrics: Mapping[str, Any] = METRICS) -> None:
     rng = np.random.default_rng(0)
     fused = rng.dirichlet([1, 1], size=20)
     prediction = {"target": rng.integers(2, size=20), "fused": fused, "modalities": fused[:, None]}
-    replicates = [{**RESULT, "replicate": number, "epochs": count} for number, count in epochs.items()]
+    common = {"stopped": "no_progress", "metrics": metrics}
+    replicates = [{**common, "replicate": number, "epochs": count} for number, count in epochs.items()]
     tracker.finish({"replicates": replicates, "dataset": {"modalities": ["m1"]}}, dict.fromkeys(epochs, prediction))
 
 
@@ -279,6 +280,18 @@ def test_history_is_thinned_and_keeps_the_last_epoch(started: list[FakeRun], tmp
     }  # an undefined metric is left out
     assert [run.exit_code for run in started] == [0, 0]
     assert started[0].options["group"] == "adhoc/synthetic/sum_ce"
+
+
+def test_a_split_may_have_metrics_of_the_fused_prediction_alone(
+    started: list[FakeRun], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = make(tmp_path, [0])
+    test = {"fused": {"ACC": 0.75, "AUC": None}, "modalities": {"m1": {"NLL": 0.5}}}
+    finish(tracker, {0: 7}, {"test": test, "test_samples": {"fused": {"ACC": 0.5}}})
+    tracker.close()
+    assert "warning" not in capsys.readouterr().err
+    metrics = {"test/fused/ACC": 0.75, "test/m1/NLL": 0.5, "test_samples/fused/ACC": 0.5}
+    assert started[0].summary == {"epochs": 7, "stopped": "no_progress", "status": "done", **metrics}
 
 
 def test_resumed_run_begins_with_the_history_before_the_kill(started: list[FakeRun], tmp_path: Path) -> None:

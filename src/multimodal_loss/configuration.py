@@ -11,7 +11,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ValueType
+from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -120,29 +120,66 @@ def run_name(overrides: Sequence[str]) -> str:
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
-    """Raise UserError, with the nearest valid names, for a group choice or key that does not exist."""
+    """Raise UserError, with the nearest valid names, for a group choice or key that does not exist.
+
+    Where a sweep chooses several of a group (`fusion=sum_ce,multimodal`), a key must exist with each of them.
+    """
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
         raise UserError(f"cannot read the override: {' '.join(str(error).split())}") from error
     choices = [override for override in parsed if _is_group(override.key_or_group)]
     for override in choices:
-        _check_choice(override.key_or_group, _chosen(override))
-    if any(o.is_sweep_override() for o in choices):
-        return  # each job of the sweep is composed, and checked, on its own
-    swept = [
-        choice for choice in _swept_choices(choices) if choice.split("=")[0] not in {o.key_or_group for o in choices}
-    ]
-    keys = _known_keys((*(o.input_line for o in choices if o.input_line is not None), *swept))
-    for override in parsed:
-        key = override.key_or_group
-        if not _is_group(key) and not override.is_add() and not key.startswith("hydra") and not _is_known(key, keys):
-            raise UserError(f"unknown config key {key}{_nearest(key, keys)}")
+        if not override.is_delete():
+            _check_choice(override)
+    typed = [o.key_or_group for o in parsed if not _is_group(o.key_or_group) and not o.is_add()]
+    typed = [key for key in typed if not key.startswith("hydra")]
+    keys_with = {chosen: _known_keys(chosen) for chosen in _compositions(choices, typed)}
+    somewhere = sorted({key for keys in keys_with.values() for key in keys})
+    for key in typed:
+        if key not in somewhere:
+            raise UserError(f"unknown config key {key}{_nearest(key, somewhere)}")
+        for chosen, keys in keys_with.items():
+            if key not in keys:
+                raise UserError(f"unknown config key {key} with {' '.join(chosen)}")
+
+
+def _compositions(choices: Sequence[Any], typed: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """What to compose so that every choice of a swept group occurs, beside the first ones of the other groups.
+
+    A composition takes a tenth of a second: a group is swept only if a typed key lies in it, or if it may change keys
+    of other groups.
+    """
+    lines = [_lines(override) for override in choices]
+    first = tuple(of_group[0] for of_group in lines)
+    groups = {override.key_or_group for override in choices}
+    swept = tuple(line for line in _swept_choices(choices) if line.split("=")[0] not in groups)
+    yield (*first, *swept)
+    for i, (override, of_group) in enumerate(zip(choices, lines, strict=True)):
+        group = override.key_or_group
+        if group == "experiment" or any(key.startswith(f"{group}.") for key in typed):
+            for line in of_group[1:]:
+                yield (*first[:i], line, *first[i + 1 :], *swept)
+
+
+def _lines(override: Any) -> list[str]:
+    """What is typed for each single choice."""
+    if override.is_sweep_override():
+        return [f"{override.key_or_group}={name}" for name in _chosen(override)]
+    return [str(override.input_line)]
 
 
 def _swept_choices(choices: Sequence[Any]) -> list[str]:
-    """The first choice of each group that a chosen experiment, or the one that it extends, sweeps."""
-    names = [name for override in choices if override.key_or_group == "experiment" for name in _chosen(override)]
+    """The first choice of each group that the chosen experiment, or the one that it extends, sweeps.
+
+    Where experiments are swept themselves, Hydra does not read what they sweep.
+    """
+    names = [
+        name
+        for override in choices
+        if override.key_or_group == "experiment" and not (override.is_sweep_override() or override.is_delete())
+        for name in _chosen(override)
+    ]
     swept: dict[str, str] = {}
     while names:
         config = OmegaConf.load(CONFIG_DIR / "experiment" / f"{names.pop()}.yaml")
@@ -158,17 +195,24 @@ def _is_group(key: str) -> bool:
     return (CONFIG_DIR / key).is_dir()
 
 
+def _files(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+
+
 def _chosen(override: Any) -> list[str]:
-    if override.value_type in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
-        return [str(name) for name in override.sweep_string_iterator()]
-    if override.is_sweep_override():  # what a glob finds exists
-        return []
     value = override.value()
-    return [] if value is None else [str(value)]
+    if isinstance(value, Glob):
+        return value.filter(_files(override.key_or_group))
+    if override.is_choice_sweep():
+        return [str(name) for name in override.sweep_string_iterator()]
+    return ["null" if value is None else str(value)]
 
 
-def _check_choice(group: str, names: list[str]) -> None:
-    valid = sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+def _check_choice(override: Any) -> None:
+    group, names = override.key_or_group, _chosen(override)
+    valid = _files(group)
+    if not names:
+        raise UserError(f"{override.input_line} finds none of {', '.join(valid)}")
     for name in names:
         if name not in valid:
             raise UserError(f"{group}={name}: no such {group}{_nearest(name, valid)}; valid: {', '.join(valid)}")
@@ -186,10 +230,6 @@ def _flattened(node: Any, prefix: str = "") -> Iterator[str]:
         for key, value in node.items():
             yield f"{prefix}{key}"
             yield from _flattened(value, f"{prefix}{key}.")
-
-
-def _is_known(key: str, keys: list[str]) -> bool:
-    return key in keys
 
 
 def _nearest(name: str, valid: Sequence[str]) -> str:

@@ -14,7 +14,6 @@ so a draw whose label is not the wanted one is negated. This is exact, and a spl
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from multimodal_loss.datasets.base import MultimodalData, Split
-from multimodal_loss.errors import UserError, require_choice
+from multimodal_loss.errors import UserError, require_choice, require_number
 
 Array = NDArray[np.float32]
 
@@ -42,7 +41,7 @@ LABELS = ("threshold", "bernoulli")
 class SyntheticOptions:
     """Everything that decides the numbers. Sizes are samples per split, `sigmas` one noise level per modality."""
 
-    sigmas: tuple[float, ...]
+    sigmas: Sequence[float]
     data_seed: int
     train_size: int = 10_000
     validation_size: int = 1_000
@@ -63,19 +62,25 @@ class SyntheticOptions:
             ("labels", LABELS),
         ):
             require_choice(f"dataset.{name}", getattr(self, name), allowed)
+        for name in ("num_features", "num_informative"):
+            require_number(f"dataset.{name}", getattr(self, name), positive=True, integer=True)
         for name in ("train_size", "validation_size", "test_size"):
-            if getattr(self, name) < 2 or getattr(self, name) % 2:
+            require_number(f"dataset.{name}", getattr(self, name), positive=True, integer=True)
+            if getattr(self, name) % 2:
                 raise UserError(
                     f"dataset.{name}={getattr(self, name)}: must be even and at least 2 (splits are balanced)"
                 )
-        if not 1 <= self.num_informative <= self.num_features:
+        if self.num_informative > self.num_features:
             raise UserError(
                 f"dataset.num_informative={self.num_informative}: must lie in 1..{self.num_features} (num_features)"
             )
-        if not self.sigmas or min(self.sigmas) < 0:
-            raise UserError(f"dataset sigmas {list(self.sigmas)}: give one value >= 0 per modality")
-        if self.data_seed < 0:
-            raise UserError(f"dataset.data_seed={self.data_seed}: must not be negative")
+        if not isinstance(self.sigmas, Sequence) or isinstance(self.sigmas, str) or not self.sigmas:
+            raise UserError(f"dataset.sigmas={self.sigmas}: give a list with one value >= 0 per modality")
+        for sigma in self.sigmas:
+            require_number("dataset.sigmas", sigma)
+        object.__setattr__(self, "sigmas", tuple(map(float, self.sigmas)))  # 1 and 1.0 are the same data
+        require_number("dataset.coefficient_spread", self.coefficient_spread)
+        require_number("dataset.data_seed", self.data_seed, integer=True)
 
     def size(self, split: str) -> int:
         return int(getattr(self, f"{split}_size"))
@@ -162,12 +167,16 @@ class SyntheticDataset:
         **options: int | float | str,
     ) -> None:
         if sigmas is None:
-            if not 0 <= noisy_modalities <= num_modalities:
+            require_number("dataset.num_modalities", num_modalities, positive=True, integer=True)
+            require_number("dataset.noisy_modalities", noisy_modalities, integer=True)
+            require_number("dataset.easy_sigma", easy_sigma)
+            require_number("dataset.noisy_sigma", noisy_sigma)
+            if noisy_modalities > num_modalities:
                 raise UserError(
                     f"dataset.noisy_modalities={noisy_modalities}: must lie in 0..{num_modalities} (num_modalities)"
                 )
             sigmas = [easy_sigma] * (num_modalities - noisy_modalities) + [noisy_sigma] * noisy_modalities
-        self.options = SyntheticOptions(sigmas=tuple(map(float, sigmas)), data_seed=data_seed, **options)  # type: ignore[arg-type]
+        self.options = SyntheticOptions(sigmas=sigmas, data_seed=data_seed, **options)  # type: ignore[arg-type]
         names = [f"m{i + 1}" for i in range(len(self.options.sigmas))]
         self.modalities = tuple(names if modalities is None else modalities)
         unknown = [m for m in self.modalities if m not in names]
@@ -175,12 +184,12 @@ class SyntheticDataset:
             raise UserError(f"dataset.modalities={list(self.modalities)}: choose from {', '.join(names)}")
         self._indices = [names.index(m) for m in self.modalities]
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
-        levels = ", ".join(f"{n} {s:g}" for n, s in zip(names, self.options.sigmas, strict=True))
-        self.title = f"Synthetic, noise sigma {levels}, data seed {data_seed}"
         self._data: MultimodalData | None = None
 
     def load(self, fold: int | None = None) -> MultimodalData:
-        """The three splits; the same for every replicate. Raises UserError if the cache cannot be written."""
+        """The three splits; the same for every replicate. Raises UserError if the cache cannot be written or
+        read.
+        """
         if self._data is None:
             arrays, fingerprint = self._generate() if self.cache_dir is None else self._cached(self.cache_dir)
             splits = {s: self._split(arrays, s) for s in SPLITS}
@@ -216,23 +225,27 @@ class SyntheticDataset:
             except OSError as error:
                 raise UserError(f"cannot write the synthetic data to {folder}: {error.strerror or error}") from error
         names = [f"{s}-{i}" for s in SPLITS for i in self._indices]
-        # Copy-on-write maps: torch wants writable memory, and nothing may change the file.
-        arrays = {n: np.load(folder / f"{n}.npy", mmap_mode="c") for n in names}
-        return arrays, (folder / "fingerprint").read_text().strip()
+        try:
+            # Copy-on-write maps: torch wants writable memory, and nothing may change the file.
+            arrays = {n: np.load(folder / f"{n}.npy", mmap_mode="c") for n in names}
+            return arrays, (folder / "fingerprint").read_text().strip()
+        except (OSError, EOFError, ValueError) as error:
+            raise UserError(f"{folder}: the synthetic data are damaged ({error}); delete this folder") from error
 
     def _write(self, folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
+        with tempfile.TemporaryDirectory(
+            prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True
+        ) as temporary:
+            made = Path(temporary) / folder.name
+            made.mkdir()  # others may read it, as the umask says; the temporary folder is its owner's alone
             arrays, fingerprint = self._generate()
             for name, array in arrays.items():
-                np.save(temporary / f"{name}.npy", array)
-            (temporary / "options.json").write_text(json.dumps(asdict(self.options), indent=2) + "\n")
-            (temporary / "fingerprint").write_text(fingerprint + "\n")
+                np.save(made / f"{name}.npy", array)
+            (made / "options.json").write_text(json.dumps(asdict(self.options), indent=2) + "\n")
+            (made / "fingerprint").write_text(fingerprint + "\n")
             try:
-                temporary.rename(folder)
+                made.rename(folder)
             except OSError:
                 if not (folder / "fingerprint").exists():  # otherwise another process was first, with the same bytes
                     raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)

@@ -1,6 +1,8 @@
 """What every fusion shares: the interface, the checks of its input, and the default of its probabilities."""
 
+import math
 from contextlib import AbstractContextManager, nullcontext
+from numbers import Integral, Real
 
 import torch
 import torch.nn.functional as F
@@ -20,14 +22,14 @@ class Fusion(nn.Module):
         num_modalities: M, at least 1.
 
     Raises:
-        ValueError: a size below 1; in the calls, scores or targets of another shape or type than said below.
+        ValueError: a size that is no whole number of at least 1; in the calls, scores or targets of another shape or
+            type than said below.
     """
 
     def __init__(self, num_classes: int, num_modalities: int) -> None:
         super().__init__()
-        for name, value in (("num_classes", num_classes), ("num_modalities", num_modalities)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_number("num_classes", num_classes, at_least=1, whole=True)
+        check_number("num_modalities", num_modalities, at_least=1, whole=True)
         self.num_classes = num_classes
         self.num_modalities = num_modalities
 
@@ -78,6 +80,18 @@ def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise a ValueError in one line when an option has a value that it does not know."""
     if value not in choices:
         raise ValueError(f"{option} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def check_number(
+    option: str, value: object, at_least: float | None = None, above: float | None = None, whole: bool = False
+) -> None:
+    """Raise a ValueError in one line unless an option is a finite number, within the bound and whole where asked."""
+    right_type = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    number = float(value) if right_type else math.nan  # type: ignore[arg-type]
+    too_low = (at_least is not None and number < at_least) or (above is not None and number <= above)
+    if not math.isfinite(number) or too_low:
+        bound = f" of at least {at_least}" if at_least is not None else f" above {above}" if above is not None else ""
+        raise ValueError(f"{option} must be a {'whole number' if whole else 'number'}{bound}, got {value!r}")
 
 
 def _full_precision(scores: Tensor) -> AbstractContextManager[None]:

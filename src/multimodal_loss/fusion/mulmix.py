@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from multimodal_loss.fusion.base import Fusion, check_choice
+from multimodal_loss.fusion.base import Fusion, check_choice, check_number
 from multimodal_loss.fusion.gradients import with_own_gradient
 from multimodal_loss.fusion.mulmix_subsets import MIN_DOUBT, subset_loss_and_gradient, subset_losses
 
@@ -39,7 +39,8 @@ class Mulmix(Fusion):
             loss by hundreds of thousands; "auto": sum up to 4 modalities, beyond the original's 3, and mean above.
 
     Raises:
-        ValueError: a value that an option does not know, or more modalities than the kind of candidates can do.
+        ValueError: a value that an option does not know, beta below 0, or more modalities than the kind of candidates
+            can do.
     """
 
     members: Tensor
@@ -62,8 +63,7 @@ class Mulmix(Fusion):
                 f"candidates={candidates} takes at most {CANDIDATES[candidates]} modalities, got {num_modalities}: "
                 f"there would be {2**num_modalities - 1} candidates"
             )
-        if beta < 0:
-            raise ValueError(f"beta must be at least 0, got {beta}")
+        check_number("beta", beta, at_least=0)
         self.beta = beta
         self.candidates = candidates
         self.combine_in = combine_in

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multimodal_loss.fusion.base import Fusion, check_choice
+from multimodal_loss.fusion.base import Fusion, check_choice, check_number
 from multimodal_loss.fusion.gradients import autograd_only, with_own_gradient
 from multimodal_loss.fusion.multimodal_fused import MAX_INVERSE_GAMMA, loss_and_gradients
 from multimodal_loss.fusion.proxies import as_rows, new_proxies
@@ -40,7 +40,8 @@ class MultiModalLoss(Fusion):
             also takes S from [0, K] to [0, 1]; "proxy_times_k": the same times K. The last two are ablations (Table 6).
 
     Raises:
-        ValueError: a value that an option does not know, gamma not above 0, or sizes below 1.
+        ValueError: a value that an option does not know, gamma not above 0, or sizes that are no whole numbers of at
+            least 1.
     """
 
     def __init__(
@@ -57,8 +58,7 @@ class MultiModalLoss(Fusion):
         check_choice("variant", variant, VARIANTS)
         check_choice("attention", attention, ATTENTIONS)
         check_choice("class_score", class_score, CLASS_SCORES)
-        if gamma <= 0:
-            raise ValueError(f"gamma must be above 0, got {gamma}")
+        check_number("gamma", gamma, above=0)
         self.proxies_per_class = proxies_per_class
         self.gamma = gamma
         self.variant = variant

@@ -9,6 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from multimodal_loss.fusion.base import check_number
+
 
 def new_proxies(num_classes: int, proxies_per_class: int, num_modalities: int) -> nn.Parameter:
     """Fresh proxies (C, K, M, C), drawn as the authors' code draws them.
@@ -16,8 +18,7 @@ def new_proxies(num_classes: int, proxies_per_class: int, num_modalities: int) -
     That is kaiming_uniform(a=sqrt 5) on a (D, C * K) tensor, whose fan-in is C * K: uniform within 1 / sqrt(C * K).
     Drawing in that layout and rearranging keeps a seed's proxies equal to theirs.
     """
-    if proxies_per_class < 1:
-        raise ValueError(f"proxies_per_class must be at least 1, got {proxies_per_class}")
+    check_number("proxies_per_class", proxies_per_class, at_least=1, whole=True)
     drawn = torch.empty(num_modalities * num_classes, num_classes * proxies_per_class)
     nn.init.kaiming_uniform_(drawn, a=math.sqrt(5))
     shape = (num_classes, proxies_per_class, num_modalities, num_classes)

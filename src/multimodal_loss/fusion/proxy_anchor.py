@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multimodal_loss.fusion.base import Fusion
+from multimodal_loss.fusion.base import Fusion, check_number
 
 
 class ProxyAnchor(Fusion):
@@ -20,10 +20,15 @@ class ProxyAnchor(Fusion):
     Args:
         alpha: inverse temperature.
         margin: delta.
+
+    Raises:
+        ValueError: alpha not above 0, a margin that is no number, or sizes that are no whole numbers of at least 1.
     """
 
     def __init__(self, num_classes: int, num_modalities: int, alpha: float = 32.0, margin: float = 0.1) -> None:
         super().__init__(num_classes, num_modalities)
+        check_number("alpha", alpha, above=0)
+        check_number("margin", margin)
         self.alpha = alpha
         self.margin = margin
         drawn = torch.empty(num_classes, num_modalities * num_classes)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multimodal_loss.fusion.base import Fusion
+from multimodal_loss.fusion.base import Fusion, check_number
 from multimodal_loss.fusion.proxies import as_rows, new_proxies
 
 # Inside the root of the regulariser, as the original: keeps its gradient finite where two proxies coincide.
@@ -27,6 +27,10 @@ class SoftTriple(Fusion):
         gamma: temperature of the softmax over a class's proxies.
         margin: delta, subtracted from the true class's S.
         tau: weight of the regulariser that merges proxies (the original trains with 0.2); needs K of at least 2.
+
+    Raises:
+        ValueError: scale or gamma not above 0, a negative tau, a margin that is no number, or sizes that are no whole
+            numbers of at least 1.
     """
 
     def __init__(
@@ -40,8 +44,11 @@ class SoftTriple(Fusion):
         tau: float = 0.0,
     ) -> None:
         super().__init__(num_classes, num_modalities)
-        if gamma <= 0:
-            raise ValueError(f"gamma must be above 0, got {gamma}")
+        check_number("scale", scale, above=0)
+        check_number("gamma", gamma, above=0)
+        check_number("margin", margin)
+        check_number("tau", tau, at_least=0)
+        self.proxies = new_proxies(num_classes, proxies_per_class, num_modalities)
         if tau > 0 and proxies_per_class < 2:
             raise ValueError("tau needs at least 2 proxies per class: it weighs distances within a class")
         self.proxies_per_class = proxies_per_class
@@ -49,7 +56,6 @@ class SoftTriple(Fusion):
         self.gamma = gamma
         self.margin = margin
         self.tau = tau
-        self.proxies = new_proxies(num_classes, proxies_per_class, num_modalities)
 
     def compute_logits(self, scores: Tensor) -> Tensor:
         """scale * S: their softmax is this project's reading of SoftTriple's probabilities."""

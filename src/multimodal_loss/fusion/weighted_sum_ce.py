@@ -1,11 +1,11 @@
 """Weighted SUM + CE: late fusion by adding up with fixed weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from multimodal_loss.fusion.base import Fusion
+from multimodal_loss.fusion.base import Fusion, check_number
 
 
 class WeightedSumCrossEntropy(Fusion):
@@ -16,12 +16,17 @@ class WeightedSumCrossEntropy(Fusion):
             On EPIC-KITCHENS, X-Norm's late fusion takes 0.3 (RGB) and 0.7 (flow) on logits.
 
     Raises:
-        ValueError: another number of weights than of modalities.
+        ValueError: another number of weights than of modalities, or a weight that is no number.
     """
 
     def __init__(self, num_classes: int, num_modalities: int, weights: Sequence[float] | None = None) -> None:
         super().__init__(num_classes, num_modalities)
-        self.weights = [1 / num_modalities] * num_modalities if weights is None else [float(value) for value in weights]
+        given = [1 / num_modalities] * num_modalities if weights is None else weights
+        if not isinstance(given, Iterable) or isinstance(given, str):
+            raise ValueError(f"weights must be a list with one number per modality ({num_modalities}), got {given!r}")
+        for m, weight in enumerate(given):
+            check_number(f"weights[{m}]", weight)
+        self.weights = [float(weight) for weight in given]
         if len(self.weights) != num_modalities:
             raise ValueError(f"weights must hold one number per modality ({num_modalities}), got {len(self.weights)}")
 

@@ -11,13 +11,13 @@ import io
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass, fields
 
 from scipy.stats import t as student
 
 from multimodal_loss.reporting.tables import FilledCell, FilledTable
-from multimodal_loss.results.collect import Run
+from multimodal_loss.results.collect import Run, read_predictions
 
 LEVEL = 0.05
 FOCUS = "MultiModal"  # the method that the sentence is about: titles that begin so
@@ -63,15 +63,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def compare(table: FilledTable) -> list[Comparison]:
-    """Every pair of rows on the layout's `compared` column, over the folds that both have; none without such a column.
+    """Every pair of rows on the layout's `compared` column, over the folds in which both have the same test samples;
+    none without such a column.
 
-    A row counts from two folds on, if its run says how large its training and test sets are.
+    A pair counts from two folds on, a row if its run says how large its training and test sets are.
     """
     rows = [(row.full_title, table.cells.get((row.key, table.layout.compared))) for row in table.layout.rows]
-    known = [(title, cell, ratio) for title, cell in rows if cell and cell.run and (ratio := _test_to_train(cell.run))]
+    known = [
+        (title, cell, ratio, _marks(cell.run))
+        for title, cell in rows
+        if cell and cell.run and (ratio := _test_to_train(cell.run))
+    ]
     found = []
-    for (first, a, ratio), (second, b, _) in itertools.combinations(known, 2):
-        differences = _differences(a, b)
+    for (first, a, ratio, marks), (second, b, _, other) in itertools.combinations(known, 2):
+        differences = _differences(a, b, {fold for fold in marks if marks[fold] & other.get(fold, set())})
         if len(differences) > 1:
             t, p = corrected_t_test(differences, ratio)
             found.append((first, second, len(differences), statistics.fmean(differences), t, p))
@@ -127,10 +132,25 @@ def from_csv(text: str) -> list[Comparison]:
     ]
 
 
-def _differences(first: FilledCell, second: FilledCell) -> list[float]:
-    """Fold by fold, where both have the fold."""
-    pairs = zip(first.values, second.values, strict=False)
-    return [a - b for a, b in pairs if a is not None and b is not None]
+def _differences(first: FilledCell, second: FilledCell, folds: Set[int]) -> list[float]:
+    """Fold by fold, where both have a value."""
+    pairs = enumerate(zip(first.values, second.values, strict=False))
+    return [a - b for fold, (a, b) in pairs if fold in folds and a is not None and b is not None]
+
+
+def _marks(run: Run) -> dict[int, set[object]]:
+    """By fold, what tells its test samples: two runs with a mark in common are taken to have the same.
+
+    That is the fingerprint of the data, and, since it differs between runs on different modalities, the samples'
+    classes in order.
+    """
+    stored = read_predictions(run)
+    marks: dict[int, set[object]] = {}
+    for number, replicate in run.replicates.items():
+        target = stored.get(f"{number}/target")
+        found = (replicate.get("data_fingerprint"), None if target is None else target.tobytes())
+        marks[number] = {mark for mark in found if mark is not None}
+    return marks
 
 
 def _test_to_train(run: Run) -> float | None:

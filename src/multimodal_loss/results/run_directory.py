@@ -69,8 +69,18 @@ class RunDirectory:
 
     @contextmanager
     def locked(self, waiting: Callable[[], None]) -> Iterator[None]:
-        """Hold the run for this process; if another holds it, call `waiting` once and wait. Its death frees the run."""
-        with open(self.path / ".lock", "w") as file:
+        """Hold the run for this process; if another holds it, call `waiting` once and wait. Its death frees the run.
+
+        Raises WriteError if its lock file cannot be opened.
+        """
+        path = self.path / ".lock"
+        try:
+            file = open(path, "w")  # noqa: SIM115
+        except OSError as error:
+            raise WriteError(
+                f"cannot open {path}: {error.strerror}; delete it, or choose another folder with output_dir="
+            ) from error
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -153,11 +153,14 @@ class WandbTracker:
 
 
 def _summary(replicate: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """`epochs`, `stopped` and metrics such as `test/fused/ACC` and `test/m1/NLL`; undefined metrics are left out."""
+    """`epochs`, `stopped` and metrics such as `test/fused/ACC` and `test/m1/NLL`; undefined metrics are left out.
+
+    Some splits have metrics of the fused prediction alone (`test_samples`).
+    """
     yield "epochs", replicate["epochs"]
     yield "stopped", replicate["stopped"]
     for split, metrics in replicate["metrics"].items():
-        for source, values in {"fused": metrics["fused"], **metrics["modalities"]}.items():
+        for source, values in {"fused": metrics["fused"], **metrics.get("modalities", {})}.items():
             for metric, value in values.items():
                 if value is not None:
                     yield f"{split}/{source}/{metric}", value
