@@ -149,6 +149,14 @@ def test_the_sentence_says_above_below_and_what_could_be_chance() -> None:
     assert text.endswith("MultiModal's difference from NN could be chance.")
 
 
+def test_many_rows_that_could_be_chance_are_counted_and_a_few_are_named() -> None:
+    def open_to(*others: str) -> str:
+        return sentence([comparison("MultiModal", other, 1.0, 0.5) for other in others])
+
+    assert open_to("a", "b", "c").endswith("MultiModal's difference from a; b; c could be chance.")
+    assert open_to("a", "b", "c", "d").endswith("MultiModal's difference from each of the 4 others could be chance.")
+
+
 def test_comparisons_survive_the_way_through_csv(tmp_path: Path) -> None:
     written = [comparison("a, b", 'c "d"', -1.25, 0.01), Comparison("e", "f", 2, 1.0, math.inf, 0.0, 0.0)]
     assert significance.from_csv(significance.to_csv(written)) == written

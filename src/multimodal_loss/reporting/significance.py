@@ -20,6 +20,7 @@ from multimodal_loss.reporting.tables import FilledCell, FilledTable
 from multimodal_loss.results.collect import Run, read_predictions
 
 LEVEL = 0.05
+MOST_NAMED = 3  # of rows that the sentence counts together
 FOCUS = "MultiModal"  # the method that the sentence is about: titles that begin so
 
 
@@ -105,7 +106,9 @@ def sentence(comparisons: Sequence[Comparison], measure: str = "ACC") -> str:
     parts = [f"{words} {_listed(titles)}" for words, titles in (("above", above), ("below", below)) if titles]
     if parts:
         text += f" {FOCUS} is {' and '.join(parts)}."
-    if open_:
+    if len(open_) > MOST_NAMED and not parts:
+        text += f" {FOCUS}'s difference from each of the {len(open_)} others could be chance."
+    elif open_:
         text += f" {FOCUS}'s difference from {_listed(open_)} could be chance."
     return text
 
