@@ -238,6 +238,7 @@ def test_a_bad_value_is_one_clear_line(tiny: list[str], override: str, message: 
         (["fusion=multimodel"], 2, "did you mean multimodal"),
         (["trainer.learning_rate=1"], 2, "unknown config key trainer.learning_rate"),
         (["dataset.noisy_modalites=1"], 2, "did you mean dataset.noisy_modalities"),
+        (["fusion=sum_ce,multimodal"], 2, "fusion=sum_ce,multimodal: several values; add -m"),
         (["-m", "fusion=sum_ce,multimodal", "trainer.lerning=1"], 2, "unknown config key trainer.lerning (did"),
         (["fusion=sum_ce", "dataset.labels=soft"], 2, "dataset.labels=soft: not one of threshold, bernoulli"),
         (["fusion=sum_ce", "backbone.activation=relu", "trainer.lr=1e30"], 1, "became nan"),

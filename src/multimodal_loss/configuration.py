@@ -119,8 +119,9 @@ def run_name(overrides: Sequence[str]) -> str:
 # -----------------------------------------------------------------------------------------------------------
 
 
-def check_overrides(overrides: Sequence[str]) -> None:
-    """Raise UserError, with the nearest valid names, for a group choice or key that does not exist.
+def check_overrides(overrides: Sequence[str], multirun: bool = True) -> None:
+    """Raise UserError, with the nearest valid names, for a group choice or key that does not exist, and for several
+    values where `multirun` was not asked for.
 
     Where a sweep chooses several of a group (`fusion=sum_ce,multimodal`), a key must exist with each of them.
     """
@@ -128,6 +129,9 @@ def check_overrides(overrides: Sequence[str]) -> None:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
         raise UserError(f"cannot read the override: {' '.join(str(error).split())}") from error
+    for override in parsed:
+        if override.is_sweep_override() and not multirun:
+            raise UserError(f"{override.input_line}: several values; add -m to train one run for each")
     choices = [override for override in parsed if _is_group(override.key_or_group)]
     for override in choices:
         if not override.is_delete():

@@ -70,7 +70,8 @@ FAILURES = "MULTIMODAL_LOSS_FAILURES"
 def main() -> int:
     """Check what the user typed, let Hydra run one job or a sweep, and give the worst exit code of its jobs."""
     try:
-        check_overrides([a for a in sys.argv[1:] if "=" in a and not a.startswith("-")])
+        multirun = not {"-m", "--multirun"}.isdisjoint(sys.argv)
+        check_overrides([a for a in sys.argv[1:] if "=" in a and not a.startswith("-")], multirun)
     except UserError as error:
         return _complain(error, 2)
     with tempfile.NamedTemporaryFile("w+", prefix="multimodal-loss-") as failures:
