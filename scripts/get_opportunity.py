@@ -12,14 +12,12 @@ import argparse
 import errno
 import hashlib
 import http.client
-import re
 import stat
 import sys
 import urllib.error
-import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -28,6 +26,7 @@ from multimodal_loss.datasets.opportunity import GENERATED_MARKER, OpportunityDa
 from multimodal_loss.datasets.opportunity_channels import RUNS, TASKS, PublishedFile, manifest
 from multimodal_loss.datasets.opportunity_files import sha256_of
 from multimodal_loss.errors import UserError
+from resumable_download import fetch
 
 ADDRESSES = (
     "https://archive.ics.uci.edu/static/public/226/opportunity+activity+recognition.zip",
@@ -36,7 +35,6 @@ ADDRESSES = (
 PAGE = "https://archive.ics.uci.edu/dataset/226/opportunity+activity+recognition"
 ARCHIVE_BYTES = 306_636_009
 ROUNDS = 3  # through the addresses, each going on where the last one stopped
-TIMEOUT = 60  # seconds without a byte
 CHUNK = 1 << 20
 
 # Of the profile ordonez2016, as others printed them. The test part is the released code's; classes are in our order.
@@ -50,27 +48,28 @@ PUBLISHED_COUNTS = {
 }
 
 
-class AttemptError(Exception):
-    """One address did not give the archive."""
-
-
 def download(addresses: Iterable[str], archive: Path, expected: int = ARCHIVE_BYTES) -> None:
-    """Fetch the archive from the first address that gives it. Raises UserError if none does.
-
-    By hand, because pooch can neither go on with a part nor check a file whose publisher gives no checksum.
-    """
+    """Fetch the archive from the first address that gives it. Raises UserError if none does."""
     partial = archive.with_name(f"{archive.name}.part")
     partial.parent.mkdir(parents=True, exist_ok=True)
     reasons: dict[str, str] = {}
     for address in addresses:
         try:
-            _fetch(address, partial, expected)
-        except AttemptError as error:
-            reasons[address] = str(error)
-            print(f"{address}: {error}", file=sys.stderr, flush=True)
-            continue
-        partial.replace(archive)
-        return
+            if not partial.exists() or partial.stat().st_size != expected:
+                fetch(address, partial, _tell_tenths(expected), most=2 * expected)
+            if not zipfile.is_zipfile(partial):
+                partial.unlink()
+                raise ConnectionError("what it sent is no zip archive")
+        except urllib.error.HTTPError as error:
+            reasons[address] = f"HTTP {error.code}"
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            reasons[address] = " ".join(str(getattr(error, "reason", error)).split())
+        else:
+            if (size := partial.stat().st_size) != expected:
+                print(f"{size:,} bytes where {expected:,} were published; each file in it is checked", file=sys.stderr)
+            partial.replace(archive)
+            return
+        print(f"{address}: {reasons[address]}", file=sys.stderr, flush=True)
     told = "; ".join(f"{address}: {reason}" for address, reason in reasons.items())
     raise UserError(
         f"the archive could not be downloaded ({told}); start again to go on, or download it with a browser from {PAGE}"
@@ -78,52 +77,17 @@ def download(addresses: Iterable[str], archive: Path, expected: int = ARCHIVE_BY
     )
 
 
-def _fetch(address: str, partial: Path, expected: int) -> None:
-    """Bring `partial` to its full length and see that it is a zip archive. Raises AttemptError."""
-    have = partial.stat().st_size if partial.exists() else 0
-    if have != expected:
-        try:
-            _receive(address, partial, have, expected)
-        except urllib.error.HTTPError as error:
-            if error.code == 416:  # what is here is no beginning of what is there
-                partial.unlink(missing_ok=True)
-            raise AttemptError(f"HTTP {error.code}") from error
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise AttemptError(" ".join(str(getattr(error, "reason", error)).split())) from error
-    if not zipfile.is_zipfile(partial):
-        partial.unlink()
-        raise AttemptError("what it sent is no zip archive")
+def _tell_tenths(expected: int) -> Callable[[int, int | None], None]:
+    """A line after each tenth of the archive."""
+    told = 0
 
+    def moved(have: int, total: int | None) -> None:
+        nonlocal told
+        if (tenth := have * 10 // (total or expected)) > told:
+            told = tenth
+            print(f"{have:,} of {total or expected:,} bytes", file=sys.stderr, flush=True)
 
-def _receive(address: str, partial: Path, have: int, expected: int) -> None:
-    headers = {"Range": f"bytes={have}-"} if have else {}
-    request = urllib.request.Request(address, headers=headers)
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-        if response.headers.get_content_type() == "text/html":  # never overwrite a part of the archive with this
-            raise AttemptError("it sent a web page")
-        if response.status == 206:
-            span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-            if span is None or int(span[1]) != have:
-                raise AttemptError("it sent another part than the one asked for")
-            total: int | None = int(span[2])
-        else:
-            have = 0
-            length = response.headers.get("Content-Length")
-            total = None if length is None else int(length)
-        if total is not None and total > 2 * expected:
-            raise AttemptError(f"it announces {total:,} bytes where {expected:,} are published")
-        if total is not None and total != expected:
-            print(f"{total:,} bytes where {expected:,} were published; each file in it is checked", file=sys.stderr)
-        # Where the length is not told, the end of the connection is the end of the file.
-        limit, about = (2 * expected, expected) if total is None else (total, total)
-        with partial.open("ab" if have else "wb") as file:
-            while have < limit and (chunk := response.read(min(CHUNK, limit - have))):
-                file.write(chunk)
-                if have * 10 // about != (have + len(chunk)) * 10 // about:
-                    print(f"{have + len(chunk):,} of {about:,} bytes", file=sys.stderr, flush=True)
-                have += len(chunk)
-    if total is not None and have < total:
-        raise AttemptError(f"the connection ended after {have:,} of {total:,} bytes")
+    return moved
 
 
 def extract(archive: Path, folder: Path, runs: Sequence[str], published: dict[str, PublishedFile]) -> None:

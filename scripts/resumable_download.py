@@ -44,7 +44,7 @@ def download(remote: RemoteFile, folder: Path, moved: Callable[[int, int | None]
         before = _size(part)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _fetch(remote, part, moved)
+            fetch(remote.url, part, moved)
             break
         except urllib.error.HTTPError as error:
             raise UserError(
@@ -73,10 +73,17 @@ def check(remote: RemoteFile, path: Path) -> None:
         raise UserError(f"{path}: MD5 is {digest}, not the published {remote.md5}; delete it and get it again")
 
 
-def _fetch(remote: RemoteFile, part: Path, moved: Callable[[int, int | None], None]) -> None:
-    """One connection: append to `part` what is missing, or write it anew where the server sends it from the start."""
+def fetch(url: str, part: Path, moved: Callable[[int, int | None], None], most: int | None = None) -> None:
+    """One connection: append to `part` what is missing, or write it anew where the server sends it from the start.
+
+    Without a length the end of the connection is the end of the file. `most`: bytes that the file surely does not pass.
+
+    Raises:
+        OSError, HTTPException: the server refuses (HTTPError), or what it sends is no part of such a file.
+        UserError: the disk is too small.
+    """
     have = _size(part)
-    request = urllib.request.Request(remote.url, headers={"Range": f"bytes={have}-"})
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
@@ -85,26 +92,30 @@ def _fetch(remote: RemoteFile, part: Path, moved: Callable[[int, int | None], No
             return
         if error.code == 416 and have:  # longer than the file: not a part of it
             part.unlink()
-            return _fetch(remote, part, moved)
+            return fetch(url, part, moved, most)
         raise
     with response:
+        if response.headers.get_content_type() == "text/html":  # never overwrite a part with this
+            raise ConnectionError("it sent a web page")
         if response.status == 206:
             span = re.fullmatch(rf"bytes {have}-\d+/(\d+)", response.headers.get("Content-Range", ""))
             if not span:
-                raise ConnectionError(f"the server sent another part than from byte {have}")
+                raise ConnectionError(f"it sent another part than from byte {have}")
             total_size: int | None = int(span[1])
-        else:  # the server knows no ranges
+        else:  # from the start: it was asked for, or the server knows no ranges
             length = response.headers.get("Content-Length")
             have, total_size = 0, int(length) if length else None
+        if most is not None and total_size is not None and total_size > most:
+            raise ConnectionError(f"it announces {total_size:,} bytes, more than {most:,}")
         if total_size is not None and total_size - have > (free := shutil.disk_usage(part.parent).free):
-            raise UserError(f"{part.parent}: {remote.name} needs {total_size - have} bytes more, {free} are free")
+            raise UserError(f"{part.parent}: {part.stem} needs {total_size - have} bytes more, {free} are free")
         with open(part, "ab" if have else "wb") as file:
-            while piece := response.read(PIECE):
+            while (most is None or have < most) and (piece := response.read(PIECE)):
                 file.write(piece)
                 have += len(piece)
                 moved(have, total_size)
     if total_size is not None and have < total_size:
-        raise ConnectionError(f"closed at {have} of {total_size} bytes")
+        raise ConnectionError(f"the connection ended after {have:,} of {total_size:,} bytes")
 
 
 def _size(path: Path) -> int:

@@ -623,7 +623,7 @@ def test_a_broken_download_goes_on(server: tuple[type[Server], str], tmp_path: P
     seen: list[tuple[int, int | None]] = []
     download(RemoteFile("f", url), tmp_path, lambda have, total: seen.append((have, total)))
     assert (tmp_path / "f").read_bytes() == handler.content
-    assert handler.requests == ["bytes=0-", "bytes=100000-", "bytes=150000-"]
+    assert handler.requests == [None, "bytes=100000-", "bytes=150000-"]
     assert seen[-1] == (300_000, 300_000)
     assert list(tmp_path.iterdir()) == [tmp_path / "f"]
     download(RemoteFile("f", url), tmp_path, silent)
@@ -690,5 +690,5 @@ def test_a_build_that_downloads(
     (small.folder / XENA_NAMES["DM"]).unlink()
     small.folder.rename(cache)
     assert prepare_tcga.main(["--output", str(tmp_path / "data/tcga"), "--workers", "1"]) == 0
-    assert handler.requests == ["bytes=0-"]
+    assert handler.requests == [None]
     assert len(pd.read_csv(tmp_path / "data/tcga/labels.csv")) == len(small.labels) - 2
