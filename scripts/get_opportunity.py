@@ -58,6 +58,9 @@ def download(addresses: Iterable[str], archive: Path, expected: int = ARCHIVE_BY
             if not partial.exists() or partial.stat().st_size != expected:
                 fetch(address, partial, _tell_tenths(expected), most=2 * expected)
             if not zipfile.is_zipfile(partial):
+                size = partial.stat().st_size
+                if size < expected and _begins_as_zip(partial):  # cut off by a server that told no length
+                    raise ConnectionError(f"the connection ended after {size:,} of {expected:,} bytes")
                 partial.unlink()
                 raise ConnectionError("what it sent is no zip archive")
         except urllib.error.HTTPError as error:
@@ -75,6 +78,11 @@ def download(addresses: Iterable[str], archive: Path, expected: int = ARCHIVE_BY
         f"the archive could not be downloaded ({told}); start again to go on, or download it with a browser from {PAGE}"
         " and run scripts/get_opportunity.py --archive FILE"
     )
+
+
+def _begins_as_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def _tell_tenths(expected: int) -> Callable[[int, int | None], None]:

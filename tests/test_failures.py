@@ -36,16 +36,20 @@ def test_weights_that_the_last_update_spoils(tiny: list[str], tmp_path: Path, fu
     [
         torch.OutOfMemoryError("CUDA out of memory.\nTried"),
         RuntimeError("you can't allocate memory: 9 bytes"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
         MemoryError(),
     ],
 )
-def test_too_little_memory(tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_too_little_memory(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, error: Exception
+) -> None:
     def fails(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(train_module, "_fit", fails)
-    with pytest.raises(FailedRun, match=r"^out of memory on cpu .*trainer\.batch_size=100") as caught:
-        run(compose_config(tiny))
+    with pytest.raises(FailedRun, match=r"^out of memory on (cpu|cuda|mps)\S* \(.*trainer\.batch_size=100") as caught:
+        run(compose_config([*tiny, f"device={device}"]))
     assert "\n" not in str(caught.value)
     assert results(tmp_path)[0]["status"] == "failed"
 

@@ -189,11 +189,20 @@ def test_monitoring_folds_without_a_validation_part_fails_before_training(overri
     assert result_of(directory.path)["replicates"][0]["epochs"] == 30
 
 
-def test_the_age_of_data_is_told_whatever_lies_in_the_folder(overrides: list[str], study: Path) -> None:
+def test_the_age_of_data_is_told_whatever_lies_in_the_folder(
+    overrides: list[str], study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = compose_config([*overrides, "fusion=sum_ce", "folds=[0]"])
     directory = run(config)
     (study / "dangling").symlink_to(study / "nowhere")
     run(config)
+    assert "warning" not in capsys.readouterr().err
+    elsewhere = tmp_path / "newer.csv"
+    elsewhere.touch()
+    os.utime(elsewhere, (directory.result.stat().st_mtime + 5,) * 2)
+    (study / "link").symlink_to(elsewhere)
+    run(config)
+    assert "the data changed after" in capsys.readouterr().err
     for path in study.iterdir():
         path.unlink()
     assert run(config).path == directory.path

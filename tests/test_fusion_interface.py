@@ -230,6 +230,9 @@ def test_numbers_of_other_kinds_are_numbers() -> None:
     fusions.MultiModalLoss(np.int64(3), 2, proxies_per_class=np.int32(2), gamma=np.float32(0.5))
     fusions.ProxyAnchor(3, 2, alpha=32, margin=-0.1)
     fusions.WeightedSumCrossEntropy(3, 2, weights=np.array([0, 1.5]))  # type: ignore[arg-type]
+    fusions.MultiModalLoss(3, 2, gamma=torch.tensor(0.5))  # type: ignore[arg-type]
+    of_tensor = fusions.WeightedSumCrossEntropy(3, 2, weights=torch.tensor([0.25, 0.75]))  # type: ignore[arg-type]
+    assert of_tensor.weights == [0.25, 0.75]
 
 
 def test_no_value_is_read_back_to_the_host(fusion: Fusion) -> None:

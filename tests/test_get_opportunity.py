@@ -79,11 +79,11 @@ class Handler(BaseHTTPRequestHandler):
         body = archive[first:]
         if way == "endless":
             body += bytes(9 * len(archive))
-        headers = {} if way in ("no-length", "endless") else {"Content-Length": str(len(body))}
+        headers = {} if way in ("no-length", "endless", "cut") else {"Content-Length": str(len(body))}
         if first:
             start = first + 1 if way == "shifted" else first
             headers["Content-Range"] = f"bytes {start}-{len(archive) - 1}/{len(archive)}"
-        return self.reply(206 if first else 200, body[:1_000] if way == "breaks" else body, headers)
+        return self.reply(206 if first else 200, body[:1_000] if way in ("breaks", "cut") else body, headers)
 
     def reply(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -110,6 +110,7 @@ def server() -> Iterator[Server]:
         (["rubbish", "whole"], [None, None]),
         (["huge", "whole"], [None, None]),
         (["no-length"], [None]),
+        (["cut", "whole"], [None, "bytes=1000-"]),
         (["endless", "whole"], [None, None]),
         (["breaks", "no-length"], [None, "bytes=1000-"]),
         (["breaks", "whole"], [None, "bytes=1000-"]),

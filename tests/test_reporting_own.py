@@ -98,6 +98,13 @@ def test_runs_that_were_split_differently_stand_in_different_tables(tmp_path: Pa
     assert len({table.name for table in layouts}) == 4
 
 
+def test_tables_whose_titles_differ_in_signs_alone_are_files_of_their_own(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", "sum_ce", 0.8, dataset__path="study-1")
+    write_run(tmp_path, "b", "sum_ce", 0.9, dataset__path="study_1")
+    first, second = own_layouts(read_runs(tmp_path))
+    assert first.name != second.name and first.conditions[0].key == first.name
+
+
 def test_scores_of_inner_folds_are_never_called_test_scores(tmp_path: Path) -> None:
     write_run(tmp_path / "runs", "a", "sum_ce", 0.8)
     write_run(tmp_path / "runs", "b", "multimodal", 0.9, dataset__inner_folds=3, dataset__inner_fold=0)
@@ -107,7 +114,8 @@ def test_scores_of_inner_folds_are_never_called_test_scores(tmp_path: Path) -> N
     assert ([row.key for row in inner.rows], inner.title) == (["b", "c"], "Your data: trial, inner folds")
     assert "no test scores" in inner.description and not inner.conditions and not inner.compared
     report(tmp_path / "runs", tmp_path / "report")
-    assert "b,ACC,validation/fused/ACC,,,10," in (tmp_path / "report" / "own_trial_inner_folds.csv").read_text()
+    (written,) = (tmp_path / "report").glob("own_trial_inner_folds*.csv")
+    assert "b,ACC,validation/fused/ACC,,,10," in written.read_text()
     assert "inner" not in (tmp_path / "report" / "own_trial.md").read_text()
 
 

@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+import multimodal_loss.train as train_module
 from conftest import run_training, start_training
 from multimodal_loss.configuration import compose_config
+from multimodal_loss.results.run_directory import RunDirectory
 from multimodal_loss.train import run
+from multimodal_loss.training import loop
+from multimodal_loss.training.loop import TrainingState
 
 LONG = ("trainer.max_epochs=1000", "trainer.patience=1000", "trainer.lr=1e-3", "fusion=multimodal")
 
@@ -90,3 +94,40 @@ def test_two_processes_on_one_run_take_turns(tiny: list[str], tmp_path: Path, un
     assert [process.returncode for process in both] == [0, 0]
     assert sum("another process is training" in err for _, err in said) == 1
     assert outcome(tmp_path / "runs" / undisturbed.name) == outcome(undisturbed)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+@pytest.mark.parametrize("batch_size", [32, "null"])
+def test_a_monitored_run_of_several_replicates_keeps_its_best_iterate(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int | str
+) -> None:
+    """Killed in replicate 1, well after its best epoch, and once more while replicate 0 is evaluated again."""
+    config = [*tiny, "fusion=multimodal", "trainer.path=ordinary", f"trainer.batch_size={batch_size}"]
+    config += ["trainer.monitor=validation_loss", "trainer.max_epochs=60", "trainer.patience=60", "trainer.lr=3e-2"]
+    expected = run(compose_config([*config, f"output_dir={tmp_path}/undisturbed"])).path
+    checkpointed, evaluate = loop.save_checkpoint, train_module._evaluate
+
+    def killed_in_replicate_1(directory: RunDirectory, replicates: Any, stack: Any, state: TrainingState) -> None:
+        checkpointed(directory, replicates, stack, state)
+        if stack is not None and replicates[0].number == 1 and state.epoch == 55:
+            best = state.best[1]["backbone"]
+            now = replicates[0].state_dict()["backbone"]
+            assert any(not torch.equal(best[name], now[name]) for name in best)  # it is not the last iterate
+            raise Killed
+
+    def killed_in_evaluation(*_: Any) -> Any:
+        raise Killed
+
+    with monkeypatch.context() as context:
+        context.setattr(loop, "save_checkpoint", killed_in_replicate_1)
+        with pytest.raises(Killed):
+            run(compose_config([*config, "checkpoint_seconds=0"]))
+    with monkeypatch.context() as context:
+        context.setattr(train_module, "_evaluate", killed_in_evaluation)
+        with pytest.raises(Killed):
+            run(compose_config(config))
+    monkeypatch.setattr(train_module, "_evaluate", evaluate)
+    assert outcome(run(compose_config(config)).path) == outcome(expected)

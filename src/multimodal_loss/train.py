@@ -100,6 +100,10 @@ def _complain(error: Exception, code: int) -> int:
     return code
 
 
+# What RuntimeErrors say of it on CPU and MPS.
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
+
+
 class Planned(NamedTuple):
     """A replicate before anything is loaded or drawn; `number` names it in every file."""
 
@@ -142,8 +146,8 @@ def _changed_since(directory: RunDirectory, data: str | None) -> bool:
     """Whether a file of the dataset's folder is newer than the run's result."""
     if data is None or not Path(data).is_dir():
         return False
-    newest = max((path.lstat().st_mtime for path in Path(data).iterdir()), default=0.0)
-    return newest > directory.result.stat().st_mtime
+    files = [path for path in Path(data).iterdir() if path.exists()]  # not a link to nowhere
+    return max((path.stat().st_mtime for path in files), default=0.0) > directory.result.stat().st_mtime
 
 
 def choose_device(name: str) -> torch.device:
@@ -169,8 +173,11 @@ def _train(config: DictConfig, values: dict[str, Any], directory: RunDirectory, 
         state = resume(directory)
         with Progress(values["name"], enabled=values["progress"]) as progress:
             for group in replicate_groups(config, values, dataset, plan):
+                had_ended = all(replicate.number in state.stopped for replicate in group)
                 state = _fit(values, group, directory, device, [progress, tracker], state)
-                save_checkpoint(directory, group, None, state)  # the evaluation may be killed, too
+                # The evaluation may be killed, too. What a checkpoint says of a later group is never written over.
+                if not had_ended:
+                    save_checkpoint(directory, group, None, state)
                 result.setdefault("dataset", _describe(values, group[0]))
                 for replicate in group:
                     report = _evaluate(replicate, values, device, predictions)
@@ -184,7 +191,7 @@ def _train(config: DictConfig, values: dict[str, Any], directory: RunDirectory, 
     except Interrupted:
         raise
     except Exception as caught:
-        error = caught if isinstance(caught, UserError) else _out_of_memory(caught, values)
+        error = caught if isinstance(caught, UserError) else _out_of_memory(caught, values, device)
         reason = str(error or f"{type(caught).__name__}: {caught}")
         tracker.fail(reason)
         directory.write_result({**result, "status": "failed", "error": reason, "ended": now()})
@@ -195,13 +202,15 @@ def _train(config: DictConfig, values: dict[str, Any], directory: RunDirectory, 
         tracker.close()
 
 
-def _out_of_memory(error: Exception, values: dict[str, Any]) -> TrainingError | None:
-    """What to do about too little memory; None for another error. PyTorch names it on a GPU, not on a CPU."""
-    if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "can't allocate memory" not in str(error):
+def _out_of_memory(error: Exception, values: dict[str, Any], device: torch.device) -> TrainingError | None:
+    """What to do about too little memory; None for another error. PyTorch has a type for it on CUDA alone."""
+    named = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    told = isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
+    if not named and not told:
         return None
     size = values["trainer"]["batch_size"]
     cure = "try a smaller trainer.batch_size" if size else "try trainer.batch_size=100, which trains in mini-batches"
-    return TrainingError(f"out of memory on {values['device']} ({' '.join(str(error).split())[:200]}); {cure}")
+    return TrainingError(f"out of memory on {device} ({' '.join(str(error).split())[:200]}); {cure}")
 
 
 def require_folder(dataset: dict[str, Any]) -> None:

@@ -86,6 +86,8 @@ def check_number(
     option: str, value: object, at_least: float | None = None, above: float | None = None, whole: bool = False
 ) -> None:
     """Raise a ValueError in one line unless an option is a finite number, within the bound and whole where asked."""
+    if isinstance(value, Tensor) and value.ndim == 0:
+        value = value.item()
     right_type = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
     number = float(value) if right_type else math.nan  # type: ignore[arg-type]
     too_low = (at_least is not None and number < at_least) or (above is not None and number <= above)

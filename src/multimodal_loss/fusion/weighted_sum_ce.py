@@ -24,9 +24,10 @@ class WeightedSumCrossEntropy(Fusion):
         given = [1 / num_modalities] * num_modalities if weights is None else weights
         if not isinstance(given, Iterable) or isinstance(given, str):
             raise ValueError(f"weights must be a list with one number per modality ({num_modalities}), got {given!r}")
+        self.weights: list[float] = []
         for m, weight in enumerate(given):
             check_number(f"weights[{m}]", weight)
-        self.weights = [float(weight) for weight in given]
+            self.weights.append(float(weight))
         if len(self.weights) != num_modalities:
             raise ValueError(f"weights must hold one number per modality ({num_modalities}), got {len(self.weights)}")
 

@@ -4,6 +4,7 @@ Runs that were split differently stand in different tables: their numbers are no
 inner folds have a table of their own, since what they call their test part is for tuning.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -73,7 +74,7 @@ def _inner_layout(label: str, runs: list[Run]) -> Layout:
 def _layout(title: str, label: str, part: str, runs: list[Run]) -> Layout:
     """The table of the scores on one part, without what is drawn or tested."""
     return Layout(
-        name=re.sub(r"\W+", "_", f"own_{title}"),
+        name=_name(title),
         title=f"Your data: {title}",
         description="",
         command=f"python -m multimodal_loss.train dataset=tables dataset.label={label} dataset.path=FOLDER",
@@ -87,6 +88,12 @@ def _layout(title: str, label: str, part: str, runs: list[Run]) -> Layout:
         corner="Run",
         dataset="tables",
     )
+
+
+def _name(title: str) -> str:
+    """For files. Titles that differ only in signs, such as two paths, still have names of their own."""
+    plain = re.sub(r"\W+", "_", title)
+    return f"own_{plain}" if plain == title else f"own_{plain}_{hashlib.sha256(title.encode()).hexdigest()[:6]}"
 
 
 def _titles(runs: list[Run]) -> list[str]:

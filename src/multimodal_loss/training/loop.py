@@ -162,7 +162,8 @@ def train(
             if caught:
                 raise Interrupted(caught[0])
     stack.synchronise()
-    state.best = {}
+    for replicate in replicates:  # of a group that is in the checkpoint after this one it is still wanted
+        state.best.pop(replicate.number, None)
     return state
 
 
