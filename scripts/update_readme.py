@@ -101,12 +101,13 @@ def own_predictions(results: Path) -> str:
     """Accuracy in percent, mean over folds, of GE, DM and their fusion inside each network; one row a method."""
     header = [f"{title} {modality}" for title in DATASETS.values() for modality in MODALITIES]
     rows = [["Method", *header], ["---", *("---:" for _ in header)]]
+    names = {f"{table}_{dataset}" for _, table, _ in INSIDE for dataset in DATASETS}
+    inside = {name: accuracies(results / name / "modalities.csv") for name in names}
     for title, table, method in INSIDE:
         texts = [title]
         for dataset in DATASETS:
-            inside = accuracies(results / f"{table}_{dataset}" / "modalities.csv")
             for modality in MODALITIES:
-                values = inside.get((method.format(modality), modality))
+                values = inside[f"{table}_{dataset}"].get((method.format(modality), modality))
                 if modality == "fused" and "{}" in method:
                     texts.append("\N{EN DASH}")  # trained alone: nothing is fused
                 else:

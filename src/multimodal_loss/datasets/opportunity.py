@@ -14,7 +14,6 @@ label is that of its last sample.
 import dataclasses
 import hashlib
 import json
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from multimodal_loss.datasets.base import MultimodalData, Split
+from multimodal_loss.datasets.cache import new_folder
 from multimodal_loss.datasets.opportunity_channels import (
     DEVICES,
     RUNS,
@@ -319,23 +319,13 @@ class OpportunityDataset:
 
     def _write(self, folder: Path) -> None:
         frames = self._prepare()
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True
-        ) as temporary:
-            made = Path(temporary) / folder.name
-            made.mkdir()  # others may read it, as the umask says; the temporary folder is its owner's alone
+        with new_folder(folder, mark=folder) as made:
             for split, part in frames.items():
                 np.save(made / f"{split}.npy", part.values)
                 np.save(made / f"{split}-labels.npy", part.labels)
             rows = {split: part.rows for split, part in frames.items()}
             content = json.dumps({"fingerprint": _fingerprint(frames), "rows": rows}, indent=1)
             (made / "content.json").write_text(content + "\n")
-            try:
-                made.rename(folder)
-            except OSError:
-                if not folder.exists():  # otherwise another process was first, with the same bytes
-                    raise
 
     # --- windows
     # ------------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ so a draw whose label is not the wanted one is negated. This is exact, and a spl
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from multimodal_loss.datasets.base import MultimodalData, Split
+from multimodal_loss.datasets.cache import new_folder
 from multimodal_loss.errors import UserError, require_choice, require_number
 
 Array = NDArray[np.float32]
@@ -233,19 +233,9 @@ class SyntheticDataset:
             raise UserError(f"{folder}: the synthetic data are damaged ({error}); delete this folder") from error
 
     def _write(self, folder: Path) -> None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True
-        ) as temporary:
-            made = Path(temporary) / folder.name
-            made.mkdir()  # others may read it, as the umask says; the temporary folder is its owner's alone
+        with new_folder(folder, mark=folder / "fingerprint") as made:
             arrays, fingerprint = self._generate()
             for name, array in arrays.items():
                 np.save(made / f"{name}.npy", array)
             (made / "options.json").write_text(json.dumps(asdict(self.options), indent=2) + "\n")
             (made / "fingerprint").write_text(fingerprint + "\n")
-            try:
-                made.rename(folder)
-            except OSError:
-                if not (folder / "fingerprint").exists():  # otherwise another process was first, with the same bytes
-                    raise
