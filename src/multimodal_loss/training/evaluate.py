@@ -14,7 +14,7 @@ from multimodal_loss.datasets.opportunity import WindowSplit, sample_wise
 from multimodal_loss.errors import TrainingError, UserError
 from multimodal_loss.fusion import MultiModalLoss, Multitask
 from multimodal_loss.results.metrics import compute_metrics
-from multimodal_loss.training.logistic import fit_logistic
+from multimodal_loss.fusion.logistic import fit_logistic
 from multimodal_loss.training.replicate import FusionInput, Replicate, fusion_input
 
 BATCH = 500  # samples at a time: a window's activations in DeepConvLSTM take half a megabyte
