@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
 from torch import Tensor
 
+from conftest import ROOT
 from multimodal_loss.datasets import Batch, DecodingSplit, Draws, Split
 from multimodal_loss.errors import UserError
 
