@@ -1,11 +1,10 @@
 """Writes a "tables folder", what `multimodal_loss.datasets.TablesDataset` reads:
 
 GE.parquet, DM.parquet   one file a modality; first column `id`, then one numeric column a feature; NaN is missing
-labels.csv               header `id,label`, samples in the order of the tables
+labels.csv               header `id,label` or `id,label,group`, samples in the order of the tables
 SOURCE.json              written last: where the files come from, and the SHA-256 of each
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,16 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from multimodal_loss.datasets.cache import sha256
+from multimodal_loss.datasets.table_files import LABELS
 from multimodal_loss.errors import UserError
 from multimodal_loss.results.run_directory import write_atomically
 
-LABELS = "labels.csv"
 SOURCE = "SOURCE.json"
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def begin(folder: Path) -> None:
@@ -52,9 +47,9 @@ def write_table(
     )
 
 
-def finish(folder: Path, modalities: Iterable[str], labels: pd.Series, source: Mapping[str, str]) -> None:
+def finish(folder: Path, modalities: Iterable[str], labels: pd.DataFrame, source: Mapping[str, str]) -> None:
     """Write the labels (index = sample ids, in the tables' order) and then SOURCE.json."""
-    text = labels.rename("label").rename_axis(index="id").to_csv()
+    text = labels.rename_axis(index="id").to_csv()
     write_atomically(folder / LABELS, lambda file: file.write(text.encode()))
     names = [*(f"{name}.parquet" for name in modalities), LABELS]
     text = json.dumps({**source, "files": {name: sha256(folder / name) for name in names}}, indent=2) + "\n"
