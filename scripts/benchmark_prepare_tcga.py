@@ -4,8 +4,8 @@
     python scripts/benchmark_prepare_tcga.py --build                         # 2 GB there; minutes
 
 The first reads a methylation matrix, 9,736 samples a line, values of 15 decimals, 2 % missing, on 20,000 genes, gzipped
-and plain: each measurement is a fresh process that reads it with scripts/matrix_stream.py, by one thread and by one for
-each core; medians of --rounds. From lines a second follows the time of the real matrix, 485,577 probes.
+and plain: each measurement is a fresh process that reads it (datasets/getting/matrix_stream.py), by one thread and by
+one for each core; medians of --rounds. From lines a second follows the time of the real matrix, 485,577 probes.
 The second runs scripts/prepare_tcga.py whole, recipe xena with all of its 9,081 samples and 60,483 genes, and 30,000
 genes of methylation, a probe each: more probes a gene take longer to read but no more memory.
 Targets: 80 MB of text a second on 2 cores; less than 6 GB.
@@ -34,7 +34,7 @@ MEASURE = """
 import json, resource, sys, time
 from pathlib import Path
 import pyarrow as pa
-from matrix_stream import Pass, reduce_lines
+from multimodal_loss.datasets.getting.matrix_stream import Pass, reduce_lines
 path, columns, genes, workers = Path(sys.argv[1]), range(1, int(sys.argv[2]) + 1), int(sys.argv[3]), int(sys.argv[4])
 pa.set_cpu_count(workers)
 names = {f"cg{i:08d}": (f"GENE{i * 7919 % genes}",) for i in range(int(sys.argv[5]))}
@@ -104,9 +104,8 @@ def measure(path: Path, lines: int, workers: int) -> list[float]:
     """Wall seconds, processor seconds and peak memory in GiB of reading the file in a fresh process."""
     with tempfile.TemporaryDirectory() as state:
         texts = (str(path), str(SAMPLES), str(GENES), str(workers), str(lines), f"{state}/state")
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
         command = [sys.executable, "-c", MEASURE, *texts]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
     return [float(number) for number in json.loads(done.stdout)]
 
 

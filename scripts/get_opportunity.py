@@ -22,11 +22,11 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from multimodal_loss.datasets.base import MultimodalData
+from multimodal_loss.datasets.getting.download import fetch
 from multimodal_loss.datasets.opportunity import GENERATED_MARKER, OpportunityDataset
 from multimodal_loss.datasets.opportunity_channels import RUNS, TASKS, PublishedFile, manifest
 from multimodal_loss.datasets.opportunity_files import sha256_of
 from multimodal_loss.errors import UserError
-from resumable_download import fetch
 
 ADDRESSES = (
     "https://archive.ics.uci.edu/static/public/226/opportunity+activity+recognition.zip",

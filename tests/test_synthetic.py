@@ -203,11 +203,23 @@ def test_the_accuracy_is_that_of_the_dataset_as_a_model_sees_it() -> None:
     assert accuracy == pytest.approx(least_squares_accuracies(data.options, 0, [0.2])[0], abs=1e-9)
 
 
-def test_options_are_all_in_the_cache_key() -> None:
-    base = dataset().options
-    for field in dataclasses.fields(base):
-        value = getattr(base, field.name)
+def test_the_fingerprint_is_of_all_options_and_of_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = dataset()
+    before = base.fingerprint()
+    assert dataset(modalities=["m1"], cache_dir="somewhere").fingerprint() == before
+    for field in dataclasses.fields(base.options):
+        value = getattr(base.options, field.name)
         other = {"per_sample": "per_feature", "sd": "variance", "threshold": "bernoulli"}.get(value) or (
             (1.0,) if isinstance(value, tuple) else value + 2
         )
-        assert dataclasses.replace(base, **{field.name: other}).key() != base.key()
+        changed = dataset()
+        changed.options = dataclasses.replace(base.options, **{field.name: other})
+        assert changed.fingerprint() != before
+    monkeypatch.setattr(SyntheticDataset, "version", 2)
+    assert dataset().fingerprint() != before
+    base.require_files()  # it needs none
+
+
+def test_the_cache_of_the_published_settings_keeps_its_name() -> None:
+    """Half a gigabyte a setting need not be made anew."""
+    assert SyntheticDataset(data_seed=31).fingerprint() == "5944990cc550141b"

@@ -1,6 +1,7 @@
 """A user's own tables: reading, matching, splitting and scaling against pandas and scikit-learn, and hostile files."""
 
 import inspect
+import shutil
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +19,11 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from multimodal_loss.datasets import tables
-from multimodal_loss.datasets.base import MultimodalData
-from multimodal_loss.datasets.tables import TablesDataset, read_ids, read_table
-from multimodal_loss.errors import UserError
+from multimodal_loss.datasets import table_files
+from multimodal_loss.datasets.base import MultimodalData, Split
+from multimodal_loss.datasets.table_files import read_ids, read_labels, read_table
+from multimodal_loss.datasets.tables import TablesDataset
+from multimodal_loss.errors import MissingData, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 IDS = [f"s{i:02d}" for i in range(60)]
@@ -52,8 +54,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def small_blocks(patch: pytest.MonkeyPatch, size: int) -> None:
-    patch.setattr(tables, "BLOCK_BYTES", size)
-    patch.setattr(tables, "COLUMN_BYTES", 0)
+    patch.setattr(table_files, "BLOCK_BYTES", size)
+    patch.setattr(table_files, "COLUMN_BYTES", 0)
 
 
 def error_of(action: Callable[[], object]) -> str:
@@ -163,7 +165,7 @@ def test_fold_and_split_together(tmp_path: Path) -> None:
     for part, wanted in rows.items():
         np.testing.assert_array_equal(getattr(data, part).inputs[0].numpy(), frame(0, 7).to_numpy()[wanted])
     write(tmp_path, fold=FOLDS, split=SPLITS)
-    assert "line 6 (id 's04'), column split: 'test'" in error_of(lambda: TablesDataset(tmp_path))
+    assert "line 6 (id 's04'), column split: 'test'" in error_of(TablesDataset(tmp_path).load)
 
 
 @pytest.mark.parametrize(
@@ -337,6 +339,78 @@ def test_the_size_of_the_blocks_is_of_no_consequence(folder: Path, monkeypatch: 
     assert torch.equal(before.test.target, after.test.target)
     for x, y in zip(before.test.inputs, after.test.inputs, strict=True):
         torch.testing.assert_close(x, y)  # sums are taken in another order
+
+
+# --- groups
+
+PATIENTS = [f"p{i * 3 // 5 % 36:02d}" for i in range(60)]  # of one to three samples
+
+
+def patients(part: Split) -> set[str]:
+    """Who the samples of a part are, told by the numbers of the first modality."""
+    rows = {tuple(row): patient for row, patient in zip(frame(0, 7).to_numpy().tolist(), PATIENTS, strict=True)}
+    return {rows[tuple(row)] for row in part.inputs[0].tolist()}
+
+
+def parts_of(folder: Path, fold: int | None, **options: object) -> list[set[str]]:
+    data = TablesDataset(folder, standardise=False, **options).load(fold)  # type: ignore[arg-type]
+    return [patients(part) for part in (data.train, data.test)]
+
+
+def test_no_group_is_in_two_parts_unless_groups_are_ignored(tmp_path: Path) -> None:
+    grouped, plain = write(tmp_path / "grouped", group=PATIENTS), write(tmp_path / "plain")
+    tested: list[str] = []
+    for fold in range(5):
+        train, test = parts_of(grouped, fold)
+        assert train and test and not train & test
+        tested += test
+        for inner in range(3):
+            inner_train, held_out = parts_of(grouped, fold, inner_folds=3, inner_fold=inner)
+            assert held_out and not inner_train & held_out and inner_train | held_out == train
+    assert sorted(tested) == sorted(set(PATIENTS))
+    # The reading of the paper: just the folds of the samples, as if there were no such column.
+    shared = 0
+    for fold in range(5):
+        for options in ({}, {"inner_folds": 3, "inner_fold": 1}):
+            ignored = TablesDataset(grouped, groups="none", **options).load(fold)  # type: ignore[arg-type]
+            assert ignored.fingerprint == TablesDataset(plain, **options).load(fold).fingerprint  # type: ignore[arg-type]
+        train, test = parts_of(grouped, fold, groups="none")
+        wanted = [{PATIENTS[i] for i in rows} for rows in expected_parts(fold)]
+        assert [train, test] == wanted
+        shared += len(train & test)
+    assert shared
+
+
+def test_grouped_folds_keep_the_shares_of_the_classes(tmp_path: Path) -> None:
+    dataset = TablesDataset(write(tmp_path, group=PATIENTS))
+    counts = torch.stack([dataset.load(fold).test.target.bincount(minlength=3) for fold in range(5)])
+    assert int((counts.amax(0) - counts.amin(0)).max()) <= 3
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"fold": FOLDS}, "line 3 (id 's01'): group 'p00' is in another fold above; keep it in one, or set dataset."),
+        ({"split": SPLITS}, "line 5 (id 's03'): group 'p01' is in another split above"),
+        ({"fold": [int(p[1:]) % 2 for p in PATIENTS], "split": ["train", "validation"] * 30}, "another fold or split"),
+        ({"group": ["p", ""] * 30}, "line 3 (id 's01'), column group: '' is not any text but an empty one"),
+        ({"group": ["p", "q", "r"] * 20}, "labels.csv: groups to split: 3, fewer than dataset.folds=5"),
+    ],
+)
+def test_a_fold_or_split_that_divides_a_group_is_refused(
+    tmp_path: Path, columns: dict[str, list[object]], message: str
+) -> None:
+    folder = write(tmp_path, **{"group": PATIENTS, **columns})
+    fold = None if columns.keys() == {"split"} else 0
+    assert message in error_of(lambda: TablesDataset(folder).load(fold))
+    if "''" not in message:
+        TablesDataset(folder, groups="none").load(fold)
+
+
+def test_a_fold_column_that_keeps_groups_is_taken(tmp_path: Path) -> None:
+    folds = [int(patient[1:]) % 3 for patient in PATIENTS]
+    data = TablesDataset(write(tmp_path, group=PATIENTS, fold=folds), standardise=False).load(1)
+    assert patients(data.test) == {p for p, f in zip(PATIENTS, folds, strict=True) if f == 1}
 
 
 # --- ids that are not everywhere
@@ -590,7 +664,7 @@ def test_bytes_that_are_not_utf_8_are_found_far_down(tmp_path: Path, monkeypatch
             path.write_bytes("\n".join([*lines[:4000], new, *lines[4001:]]).encode("latin-1"))
             assert message in error_of(lambda: read_table(path))
     path.write_bytes("\n".join(["id,label", *lines[1:4000], "s3999,é"]).encode("latin-1"))
-    assert "line 4001: not UTF-8" in error_of(lambda: tables.read_labels(path))
+    assert "line 4001: not UTF-8" in error_of(lambda: read_labels(path))
 
 
 @pytest.mark.parametrize(
@@ -625,22 +699,49 @@ def test_a_parquet_file_without_rows_and_a_cut_one(folder: Path) -> None:
     assert "probes.parquet: cannot be read as Parquet" in error_of(lambda: TablesDataset(folder).load(0))
 
 
+def missing(folder: Path, **options: object) -> str:
+    """What `require_files` and `load` say is missing."""
+    with pytest.raises(MissingData) as caught:
+        TablesDataset(folder, **options).require_files()  # type: ignore[arg-type]
+    assert error_of(TablesDataset(folder, **options).load) == str(caught.value)  # type: ignore[arg-type]
+    return str(caught.value)
+
+
 def test_what_the_folder_must_hold(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no such folder" in error_of(lambda: TablesDataset(folder / "elsewhere"))
-    assert "not a folder" in error_of(lambda: TablesDataset(folder / "labels.csv"))
+    TablesDataset(folder).require_files()
+    assert missing(folder / "elsewhere") == f"{folder / 'elsewhere'} does not exist"
+    assert missing(folder / "labels.csv") == f"{folder / 'labels.csv'} is not a folder"
     (folder / "more.tsv").write_text("id\tx\n")
     (folder / ".hidden.csv").write_text("id,x\n")
     assert TablesDataset(folder).modalities == ("genes", "probes")
     assert "1 file ('more.tsv') not read" in capsys.readouterr().err
     (folder / "probes.csv").write_text("id,x\n")
-    assert "probes.csv and probes.parquet are one modality" in error_of(lambda: TablesDataset(folder))
+    assert "probes.csv and probes.parquet are one modality" in error_of(TablesDataset(folder).require_files)
     (folder / "probes.csv").unlink()
     (folder / "probes.parquet").unlink()
-    assert "only one modality, genes.csv" in error_of(lambda: TablesDataset(folder, modalities=["genes"]))
+    assert "only one modality, genes.csv" in missing(folder, modalities=["genes"])
     (folder / "genes.csv").unlink()
-    assert "no modality" in error_of(lambda: TablesDataset(folder))
+    assert "no modality" in missing(folder)
     (folder / "labels.csv").unlink()
-    assert "no labels.csv" in error_of(lambda: TablesDataset(folder))
+    assert "no labels.csv" in missing(folder)
+
+
+def test_the_fingerprint_is_that_of_the_bytes_that_are_read(folder: Path, tmp_path: Path) -> None:
+    before = TablesDataset(folder).fingerprint()
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    (folder / "README.md").write_text("of no consequence")
+    assert TablesDataset(tmp_path / "elsewhere", folds=3).fingerprint() == before
+    genes, dropped = (TablesDataset(folder, modalities=["genes"], missing=m).fingerprint() for m in ("error", "drop"))
+    spoil(folder, [3])
+    assert TablesDataset(folder).fingerprint() != before
+    frame(0, 7).to_csv(folder / "genes.csv")  # as before; the probes are spoilt
+    assert TablesDataset(folder, modalities=["genes"]).fingerprint() == genes
+    assert (
+        TablesDataset(folder, modalities=["genes"], missing="drop").fingerprint() != dropped
+    )  # ids of all files count
+    (folder / "labels.csv").write_text((folder / "labels.csv").read_text() + "\n")
+    assert TablesDataset(folder, modalities=["genes"]).fingerprint() != genes
+    assert "does not exist" in error_of(TablesDataset(folder / "nowhere").fingerprint)
 
 
 @pytest.mark.parametrize(
@@ -650,6 +751,7 @@ def test_what_the_folder_must_hold(folder: Path, capsys: pytest.CaptureFixture[s
         ({"modalities": []}, "choose from genes, probes"),
         ({"modalities": ["genes", "genes"]}, "each once"),
         ({"missing": "ignore"}, "dataset.missing=ignore: not one of error, drop"),
+        ({"groups": "patient"}, "dataset.groups=patient: not one of auto, none"),
         ({"impute": "median"}, "dataset.impute=median: not one of null, mean"),
         ({"folds": 1}, "dataset.folds=1"),
         ({"folds": 2.5}, "dataset.folds=2.5"),
@@ -673,9 +775,7 @@ def test_a_bad_option_is_one_clear_line(folder: Path, options: dict[str, object]
 
 
 def test_the_config_has_every_option_with_its_default() -> None:
-    config = yaml.safe_load((ROOT / "conf/dataset/tables.yaml").read_text())
-    for key in ("_target_", "name", "run_name", "default_folds"):
-        config.pop(key)
-    assert config.pop("path") == "???"
+    config = yaml.safe_load((ROOT / "conf/dataset/tables.yaml").read_text())["dataset"]
+    assert (config.pop("_target_"), config.pop("path")) == ("multimodal_loss.datasets.TablesDataset", "???")
     parameters = inspect.signature(TablesDataset.__init__).parameters
     assert config == {name: p.default for name, p in parameters.items() if name not in ("self", "path")}

@@ -8,6 +8,10 @@ class UserError(Exception):
     """Its text is one line: what is wrong, where, and what to do. The entrypoints print it and exit with 2."""
 
 
+class MissingData(UserError):
+    """Data that a dataset needs are not there; who knows how to get them adds it."""
+
+
 class TrainingError(UserError):
     """The run cannot go on: numbers that are not finite, or no memory. The entrypoints exit with 1."""
 

@@ -1,18 +1,44 @@
-"""What every dataset gives to training: tensors by modality, a split, and names for people."""
+"""What every dataset gives to training: a split into parts that give batches, and names for people."""
 
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """`inputs[m]` (B, ...) is modality m, `target` (B,) long; `index` (B,): the samples' positions in the split."""
+
+    inputs: tuple[Tensor, ...]
+    target: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody needs
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What the random augmentation of one epoch is drawn from."""
+
+    seed: int
+    epoch: int
+
+    def generator(self, sample: int) -> torch.Generator:
+        """A generator that depends on seed, epoch and the sample's position alone: not on the order of the samples, on
+        how many processes decode them, or on where an interrupted epoch went on.
+        """
+        digest = hashlib.sha256(f"{self.seed} {self.epoch} {sample}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:4]))  # PyTorch's on the CPU takes 32 bits
 
 
 @dataclass(frozen=True)
 class Split:
-    """One part of a dataset: `inputs[m]` is modality m with samples first, `target` (N,) long.
+    """One part of a dataset, in memory: `inputs[m]` is modality m with samples first, `target` (N,) long.
 
-    A dataset whose samples are made on demand (windows of a recording) overrides `rows`, `feature_shapes` and `to`, and
-    keeps in `inputs` what it makes them from.
+    A dataset whose samples are cut from something else (windows of a recording) overrides `rows`, `feature_shapes` and
+    `to`, and keeps in `inputs` what it cuts them from. Samples that must be decoded one at a time: DecodingSplit.
     """
 
     inputs: tuple[Tensor, ...]
@@ -33,6 +59,43 @@ class Split:
     def to(self, device: torch.device) -> Self:
         return type(self)(tuple(x.to(device) for x in self.inputs), self.target.to(device))
 
+    def batches(
+        self,
+        order: Tensor | None,
+        size: int | None,
+        device: torch.device,
+        draws: Draws | None = None,
+        workers: int = 0,
+    ) -> Iterator[Batch]:
+        """The samples at the positions `order` (None: all, as stored), `size` at a time (None: all at once), on
+        `device`; the last batch is what is left. An epoch that was interrupted goes on with `order[seen:]`.
+
+        `draws` is what augmentation is drawn from; None for none. `workers` is the number of processes that decode.
+        Samples in memory need neither: they are gathered where they lie, so move the split to the device first.
+        """
+        if order is not None:
+            order = order.to(self.target.device)
+        total = len(self) if order is None else len(order)
+        for start in range(0, total, size or total or 1):
+            end = min(start + (size or total), total)
+            if order is None:
+                part: slice | Tensor = slice(start, end)  # a view: nothing is copied
+                index = torch.arange(start, end, device=self.target.device)
+            else:
+                part = index = order[start:end]
+            inputs = tuple(x.to(device) for x in self.rows(part))
+            yield Batch(inputs, self.target[part].to(device), index)
+
+    def rescored(self, fused: NDArray[Any]) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+        """Other ways to score the fused probabilities (N, C) of all samples, as stored: by name, the targets and the
+        probabilities to score.
+        """
+        return {}
+
+    def description(self) -> dict[str, Any]:
+        """Facts for result.json, beyond what every split has."""
+        return {}
+
 
 @dataclass(frozen=True)
 class MultimodalData:
@@ -52,12 +115,26 @@ class MultimodalData:
 
 
 class Dataset(Protocol):
-    """A dataset knows no backbone and no fusion."""
+    """A dataset knows no backbone and no fusion. Its constructor checks its options; what is not there is the matter of
+    `require_files`.
+    """
 
-    num_folds: int | None  # None where there is one fixed split
+    version: ClassVar[int]  # raised when the same files and options would give other numbers
+    num_folds: int | None = None  # None where there is one fixed split
+    generated: bool = False  # made-up data in the place of real ones: what is computed from them says so
 
     def load(self, fold: int | None = None) -> MultimodalData:
         """Read, or generate, the data of one replicate: of a fold from 0 on, or of the one split. The same object for
-        the same fold as long as no other was asked for. Raises UserError for data that are missing or wrong.
+        the same fold as long as no other was asked for. Raises UserError for data that are wrong, MissingData for data
+        that are not there.
         """
         ...
+
+    def fingerprint(self) -> str:
+        """Identity of the source, without loading it: of the bytes of its files, or of what they are generated from.
+        Raises as `load` does.
+        """
+        ...
+
+    def require_files(self) -> None:
+        """Raise MissingData, naming what is not there, where a folder or a file that `load` needs is missing."""

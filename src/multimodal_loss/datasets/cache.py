@@ -1,9 +1,12 @@
-"""Folders of prepared arrays that are there as a whole or not at all."""
+"""Folders of prepared arrays that are there as a whole or not at all, and what names and identifies them."""
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -24,3 +27,13 @@ def new_folder(folder: Path, mark: Path) -> Iterator[Path]:
         except OSError:
             if not mark.exists():
                 raise
+
+
+def sha256(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def key_of(content: Any) -> str:
+    """16 hexadecimal digits of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

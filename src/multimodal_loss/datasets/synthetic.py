@@ -18,20 +18,19 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from multimodal_loss.datasets.base import MultimodalData, Split
-from multimodal_loss.datasets.cache import new_folder
+from multimodal_loss.datasets.base import Dataset, MultimodalData, Split
+from multimodal_loss.datasets.cache import key_of, new_folder
 from multimodal_loss.errors import UserError, require_choice, require_number
 
 Array = NDArray[np.float32]
 
 SPLITS = ("train", "validation", "test")
-# Bumped when the same options would give other numbers, so that an old cache is never read as new data.
-GENERATOR_VERSION = 1
 NOISES = ("per_sample", "per_feature")
 SCALES = ("sd", "variance")
 LABELS = ("threshold", "bernoulli")
@@ -84,10 +83,6 @@ class SyntheticOptions:
 
     def size(self, split: str) -> int:
         return int(getattr(self, f"{split}_size"))
-
-    def key(self) -> str:
-        text = json.dumps({"version": GENERATOR_VERSION, **asdict(self)}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def coefficients(options: SyntheticOptions, modality: int) -> Array:
@@ -142,7 +137,7 @@ def balanced_target(size: int) -> NDArray[np.int64]:
     return np.repeat(np.arange(2, dtype=np.int64), size // 2)
 
 
-class SyntheticDataset:
+class SyntheticDataset(Dataset):
     """Generates the data once per set of options and reads it back memory-mapped.
 
     Args:
@@ -152,7 +147,7 @@ class SyntheticDataset:
         cache_dir: where the arrays live; None generates in memory.
     """
 
-    num_folds = None
+    version: ClassVar[int] = 1  # names the cache too: an old one is never read as new data
 
     def __init__(
         self,
@@ -203,6 +198,10 @@ class SyntheticDataset:
             )
         return self._data
 
+    def fingerprint(self) -> str:
+        """Of the options that decide the numbers, and of the generator's version."""
+        return key_of({"version": self.version, **asdict(self.options)})
+
     def _split(self, arrays: dict[str, Array], split: str) -> Split:
         inputs = tuple(torch.from_numpy(arrays[f"{split}-{i}"]) for i in self._indices)
         return Split(inputs, torch.from_numpy(balanced_target(self.options.size(split))))
@@ -218,7 +217,7 @@ class SyntheticDataset:
         return arrays, digest.hexdigest()[:16]
 
     def _cached(self, cache_dir: Path) -> tuple[dict[str, Array], str]:
-        folder = cache_dir / f"synthetic-{self.options.key()}"
+        folder = cache_dir / f"synthetic-{self.fingerprint()}"
         if not (folder / "fingerprint").exists():
             try:
                 self._write(folder)
