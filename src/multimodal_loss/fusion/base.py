@@ -63,6 +63,8 @@ class Fusion(nn.Module):
             )
         if _can_look(target):
             scores, target = self._without_ignored(scores, target)
+            if scores.is_inference() and torch.is_grad_enabled():  # autograd saves no tensor of inference mode
+                scores = scores.clone()
         _check_finite(scores)
         return self._in_full_precision("compute_loss", scores, target)
 
