@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from multimodal_loss.backbones import MOMA, moma_attention
-from multimodal_loss.backbones.moma_attention import attend, harmonics
+from multimodal_loss.backbones import MOMA, moma
+from multimodal_loss.backbones.moma import attend
 from multimodal_loss.errors import UserError
 
 
@@ -77,24 +77,54 @@ def softmax_attention(angles: Tensor, queries: Tensor) -> Tensor:
     return torch.cat([torch.einsum("bi,bij->bj", f(angles), weights) for f in (torch.cos, torch.sin)], dim=1)
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.integers(0, 10**6), st.integers(1, 40), st.integers(1, 40), st.sampled_from([torch.float32, torch.float64]))
-def test_harmonics_equal_the_softmax(seed: int, values: int, queries: int, dtype: torch.dtype) -> None:
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 2**19]))
+def test_attention_is_the_softmax_of_cosines_in_both_directions(
+    seed: int, firsts: int, seconds: int, block: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
-    a = 2 * math.pi * torch.rand(3, values, generator=generator, dtype=torch.float64)
-    b = 2 * math.pi * torch.rand(3, queries, generator=generator, dtype=torch.float64)
-    a = a if seed % 3 else a[:, :1].expand_as(a)  # also values that all point the same way
-    length = 10.0 ** (torch.randint(-6, 7, (3, 1), generator=generator))
-    own = harmonics((length * a.cos()).to(dtype), (length * a.sin()).to(dtype))
-    query = harmonics(b.cos().to(dtype), b.sin().to(dtype))
-    tolerance = 1e-13 if dtype == torch.float64 else 5e-6
-    torch.testing.assert_close(attend(own, query).double(), softmax_attention(a, b), rtol=0, atol=tolerance)
+    a = 2 * math.pi * torch.rand(3, firsts, generator=generator, dtype=torch.float64)
+    b = 2 * math.pi * torch.rand(3, seconds, generator=generator, dtype=torch.float64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(moma, "CPU_BLOCK", block)
+        of_first, of_second = attend(*(torch.stack([angle.cos(), angle.sin()], dim=1) for angle in (a, b)))
+    torch.testing.assert_close(of_first.flatten(1), softmax_attention(a, b), rtol=0, atol=1e-13)
+    torch.testing.assert_close(of_second.flatten(1), softmax_attention(b, a), rtol=0, atol=1e-13)
 
 
-def test_gradcheck_of_the_harmonics() -> None:
+def test_gradcheck_of_attention() -> None:
     torch.manual_seed(1)
-    x, y = torch.randn(2, 3, 4, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(harmonics, (x, y))
+    first, second = (torch.randn(3, 2, n, dtype=torch.float64, requires_grad=True) for n in (4, 5))
+    assert torch.autograd.gradcheck(attend, (first, second))
+
+
+@pytest.mark.parametrize("zeros", [1, 32])
+def test_a_zero_vector_counts_with_a_cosine_of_zero(zeros: int) -> None:
+    torch.manual_seed(0)
+    angles = torch.rand(3, 32)
+    values = torch.stack([angles.cos(), angles.sin()], dim=1)
+    values[:, :, :zeros] = 0
+    got, _ = attend(values, torch.stack([angles.sin(), angles.cos()], dim=1))
+    weights = (values.mT @ torch.stack([angles.sin(), angles.cos()], dim=1)).softmax(dim=1)
+    torch.testing.assert_close(got, values @ weights)
+    assert zeros < 32 or not got.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_half_precision_network_is_close_to_the_same_one_in_float32(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    network = MOMA([(5,), (4,)], 3, modules=16)
+    inputs = [torch.randn(6, 5), torch.randn(6, 4)]
+    inputs[0][1] = 0
+    expected = network(inputs)
+    with torch.autocast("cpu", dtype=dtype):
+        by_autocast = network(inputs)
+    half = network.to(dtype)([x.to(dtype) for x in inputs])
+    half.sum().backward()
+    assert half.dtype == dtype
+    for got in (by_autocast, half):
+        torch.testing.assert_close(got.float(), expected, rtol=0, atol=0.05)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
 def test_a_sample_of_zeros_gives_finite_scores_and_gradients() -> None:
@@ -136,7 +166,6 @@ def test_a_bad_number_of_modules_is_a_user_error(modules: int) -> None:
 
 def test_training_after_inference_mode() -> None:
     """What attention keeps between calls must not be bound to the mode it was made in."""
-    moma_attention._bessel.cache_clear()
     network = MOMA([(6,), (5,)], 3, modules=16)
     inputs = [torch.randn(4, 6), torch.randn(4, 5)]
     with torch.inference_mode():

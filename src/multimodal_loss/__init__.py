@@ -1,11 +1,11 @@
 """Multimodal classification with the MultiModal loss of Moon & Lee, and the fusions it is compared with."""
 
 from multimodal_loss.fusion import (
+    ConcatenationCrossEntropy,
     Fusion,
     Mulmix,
     MultiModalLoss,
     Multitask,
-    NeuralCrossEntropy,
     ProxyAnchor,
     SoftTriple,
     SumCrossEntropy,
@@ -14,11 +14,11 @@ from multimodal_loss.fusion import (
 )
 
 __all__ = [
+    "ConcatenationCrossEntropy",
     "Fusion",
     "Mulmix",
     "MultiModalLoss",
     "Multitask",
-    "NeuralCrossEntropy",
     "ProxyAnchor",
     "SoftTriple",
     "SumCrossEntropy",

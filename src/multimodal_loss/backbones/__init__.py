@@ -1,8 +1,8 @@
 """Modality inputs to scores (B, M, C), one file per backbone."""
 
 from multimodal_loss.backbones.deep_conv_lstm import DeepConvLSTM
-from multimodal_loss.backbones.linear import Linear
+from multimodal_loss.backbones.logistic import LogisticRegression
 from multimodal_loss.backbones.mlp import MLP
 from multimodal_loss.backbones.moma import MOMA
 
-__all__ = ["MLP", "MOMA", "DeepConvLSTM", "Linear"]
+__all__ = ["MLP", "MOMA", "DeepConvLSTM", "LogisticRegression"]

@@ -43,10 +43,13 @@ class MLP(nn.Module):
                 layers.append(nn.Linear(features if depth == 0 else hidden[depth - 1], width))
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        return torch.stack([self._scores(x, layers) for x, layers in zip(inputs, self.layers(), strict=True)], dim=1)
+        return torch.stack([self._scores(x, layers) for x, layers in zip(inputs, self._layers(), strict=True)], dim=1)
 
-    def layers(self) -> list[list[nn.Linear]]:
-        """The linear layers of each modality, from the input to the scores."""
+    def affine_layers(self) -> list[list[nn.Linear]] | None:
+        """The linear layers of each modality, from the input to the scores, if they are all that its network is."""
+        return self._layers() if self.activation is None else None
+
+    def _layers(self) -> list[list[nn.Linear]]:
         return [[layer for layer in layers.children() if isinstance(layer, nn.Linear)] for layers in self.modalities]
 
     def _scores(self, x: Tensor, layers: list[nn.Linear]) -> Tensor:

@@ -1,10 +1,10 @@
 """The fusions: scores (B, M, C) to a loss and fused logits. Needs torch alone."""
 
 from multimodal_loss.fusion.base import Fusion
+from multimodal_loss.fusion.concatenation_ce import ConcatenationCrossEntropy
 from multimodal_loss.fusion.mulmix import Mulmix
 from multimodal_loss.fusion.multimodal import MultiModalLoss
 from multimodal_loss.fusion.multitask import Multitask
-from multimodal_loss.fusion.nn_ce import NeuralCrossEntropy
 from multimodal_loss.fusion.proxy_anchor import ProxyAnchor
 from multimodal_loss.fusion.soft_triple import SoftTriple
 from multimodal_loss.fusion.sum_ce import SumCrossEntropy
@@ -12,11 +12,11 @@ from multimodal_loss.fusion.unimodal import Unimodal
 from multimodal_loss.fusion.weighted_sum_ce import WeightedSumCrossEntropy
 
 __all__ = [
+    "ConcatenationCrossEntropy",
     "Fusion",
     "Mulmix",
     "MultiModalLoss",
     "Multitask",
-    "NeuralCrossEntropy",
     "ProxyAnchor",
     "SoftTriple",
     "SumCrossEntropy",

@@ -1,12 +1,22 @@
 """What every fusion shares: the interface, the checks of its input, and the default of its probabilities."""
 
+import inspect
 import math
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from multimodal_loss.fusion.gradients import autograd_only, without_autocast
+
+HALF_PRECISION = (torch.float16, torch.bfloat16)
+
+
+class NonFiniteScores(ValueError):
+    """Scores that hold NaN or infinity, where looking costs nothing: on a CPU."""
 
 
 class Fusion(nn.Module):
@@ -14,41 +24,53 @@ class Fusion(nn.Module):
 
     A new fusion overrides `compute_logits`, and `compute_loss` where its loss is not the cross-entropy of its logits.
     It reads the scores as they are given: whether they are probabilities or logits is its caller's choice
-    (`fusion.input` in the config). Under autocast it still computes in float32: it costs next to nothing beside a
-    backbone, and bfloat16 would blur similarities that a temperature of 0.1 then spreads tenfold.
+    (`fusion_input` in the config).
+
+    Precision: scores and parameters have the same one, float32 or float64; those of half precision, either or both,
+    count as float32. So loss and logits of bfloat16 or float16 scores are float32, also under autocast: it costs next
+    to nothing beside a backbone, and half precision would blur similarities that a temperature of 0.1 spreads tenfold.
 
     Args:
         num_classes: C, at least 1.
         num_modalities: M, at least 1.
+        ignore_index: samples with this target leave the loss as if they were not in the batch.
 
     Raises:
         ValueError: a size that is no whole number of at least 1; in the calls, scores or targets of another shape or
-            type than said below.
+            type than said below, and, on a CPU, targets out of range and scores that are not finite.
     """
 
-    def __init__(self, num_classes: int, num_modalities: int) -> None:
+    def __init__(self, num_classes: int, num_modalities: int, ignore_index: int = -100) -> None:
         super().__init__()
         check_number("num_classes", num_classes, at_least=1, whole=True)
         check_number("num_modalities", num_modalities, at_least=1, whole=True)
+        check_number("ignore_index", ignore_index, whole=True)
         self.num_classes = num_classes
         self.num_modalities = num_modalities
+        self.ignore_index = ignore_index
 
     def forward(self, scores: Tensor, target: Tensor) -> Tensor:
-        """The training loss: a scalar, from scores (B, M, C) and class indices (B,) of type int64."""
+        """The training loss: a scalar, from scores (B, M, C) and class indices (B,) of type int64.
+
+        A mean over no samples is 0, with gradients of 0: that is the loss of an empty batch, and of one whose samples
+        are all ignored (SoftTriple still adds its regulariser).
+        """
         self._check_scores(scores)
         if target.shape != scores.shape[:1] or target.dtype != torch.int64:
             raise ValueError(
                 f"target must be {scores.shape[0]} class indices of type int64, "
                 f"got shape {tuple(target.shape)} and type {target.dtype}"
             )
-        with _full_precision(scores):
-            return self.compute_loss(_at_least_float32(scores), target)
+        if _can_look(target):
+            scores, target = self._without_ignored(scores, target)
+        _check_finite(scores)
+        return self._in_full_precision("compute_loss", scores, target)
 
     def logits(self, scores: Tensor) -> Tensor:
         """Fused class logits (B, C) from scores (B, M, C); the prediction is their argmax."""
         self._check_scores(scores)
-        with _full_precision(scores):
-            return self.compute_logits(_at_least_float32(scores))
+        _check_finite(scores)
+        return self._in_full_precision("compute_logits", scores)
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """Fused class probabilities (B, C): the softmax of the logits."""
@@ -59,11 +81,48 @@ class Fusion(nn.Module):
         raise NotImplementedError
 
     def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
-        """The loss of scores and targets already checked: cross-entropy of the logits unless overridden."""
-        return F.cross_entropy(self.compute_logits(scores), target)
+        """The loss of scores and targets already checked: cross-entropy of the logits unless overridden.
+
+        On an accelerator or under torch.compile, ignored targets are still among them (see `kept`).
+        """
+        return self.cross_entropy(self.compute_logits(scores), target)
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """What a torch optimiser takes, for a backbone that learns at the rate `lr`; [] without parameters."""
+        parameters = list(self.parameters())
+        return [{"params": parameters, "lr": lr}] if parameters else []
+
+    def after_training(self, scores: Callable[[], Tensor], target: Tensor) -> None:
+        """Called once, when training has ended: for what is fitted to its outcome.
+
+        Args:
+            scores: gives the scores of all training samples (N, M, C), as the fusion reads them.
+            target: their classes (N,).
+        """
+
+    def diagnostics(self, scores: Callable[[], Tensor], target: Tensor) -> dict[str, Any]:
+        """JSON numbers on the trained fusion, which a run stores; arguments as of `after_training`."""
+        return {}
+
+    def extra_arrays(self) -> dict[str, Tensor]:
+        """What is stored beside the predictions when a run is asked to store more."""
+        return {}
+
+    def kept(self, target: Tensor) -> Tensor:
+        """Which samples count (B,): all but the ignored ones."""
+        return target != self.ignore_index
+
+    def is_class(self, target: Tensor) -> Tensor:
+        """(B, C): True at a sample's class; nowhere for an ignored one."""
+        return (target[:, None] == torch.arange(self.num_classes, device=target.device)) & self.kept(target)[:, None]
+
+    def cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The mean cross-entropy of the samples that count; 0 where there is none."""
+        loss = F.cross_entropy(logits, target, ignore_index=self.ignore_index)
+        return loss.where(self.kept(target).any(), 0)
 
     def extra_repr(self) -> str:
-        return f"num_classes={self.num_classes}, num_modalities={self.num_modalities}"
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in inspect.signature(type(self)).parameters)
 
     def _check_scores(self, scores: Tensor) -> None:
         expected = (self.num_modalities, self.num_classes)
@@ -74,6 +133,54 @@ class Fusion(nn.Module):
             )
         if not scores.is_floating_point():
             raise ValueError(f"{type(self).__name__} expects floating-point scores, got {scores.dtype}")
+        own = {_full(parameter.dtype) for parameter in self.parameters()} - {_full(scores.dtype)}
+        if own:
+            raise ValueError(
+                f"{type(self).__name__} has parameters of {own.pop()} and got scores of {scores.dtype}: convert the "
+                "scores, or the fusion by its .float() or .double()"
+            )
+
+    def _without_ignored(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The samples that count. ValueError: a target that is neither a class nor `ignore_index`."""
+        kept = self.kept(target)
+        if not kept.all():
+            scores, target = scores[kept], target[kept]
+        wrong = target[(target < 0) | (target >= self.num_classes)]
+        if len(wrong):
+            raise ValueError(
+                f"target must hold classes from 0 to {self.num_classes - 1}, or {self.ignore_index} for a sample to "
+                f"ignore, got {int(wrong[0])}"
+            )
+        return scores, target
+
+    def _in_full_precision(self, method: str, scores: Tensor, *target: Tensor) -> Tensor:
+        """What a method gives where scores and parameters of half precision are float32, and autocast is off."""
+        with without_autocast(scores):
+            scores = scores.to(_full(scores.dtype))
+            half = {f"fusion.{n}": p.float() for n, p in self.named_parameters() if p.dtype in HALF_PRECISION}
+            result: Tensor
+            if half:
+                result = torch.func.functional_call(_Method(self, method), half, (scores, *target))
+            else:
+                result = getattr(self, method)(scores, *target)
+            return result
+
+
+class _Method(nn.Module):
+    """A method of a fusion as a module, the form in which torch.func replaces parameters."""
+
+    def __init__(self, fusion: Fusion, name: str) -> None:
+        super().__init__()
+        self.fusion, self.name = fusion, name
+
+    def forward(self, *arguments: Tensor) -> Tensor:
+        result: Tensor = getattr(self.fusion, self.name)(*arguments)
+        return result
+
+
+def mean_of_kept(losses: Tensor, kept: Tensor) -> Tensor:
+    """The mean of the losses (B,) of the samples that count; 0 where there is none."""
+    return losses.masked_fill(~kept, 0).sum() / kept.sum().clamp(min=1)
 
 
 def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
@@ -96,13 +203,26 @@ def check_number(
         raise ValueError(f"{option} must be a {'whole number' if whole else 'number'}{bound}, got {value!r}")
 
 
-def _full_precision(scores: Tensor) -> AbstractContextManager[None]:
-    """Switches autocast off where it is on."""
-    device = scores.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()
+def _can_look(values: Tensor) -> bool:
+    """Whether values can be looked at for the price of reading them.
+
+    An accelerator would have to finish all its work first, for every batch: a target out of range fails on the device
+    itself there, and scores that are not finite make the loss so, which the caller reads anyway.
+    """
+    return values.device.type == "cpu" and not autograd_only()
 
 
-def _at_least_float32(scores: Tensor) -> Tensor:
-    return scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
+def _check_finite(scores: Tensor) -> None:
+    """Raise a NonFiniteScores that names the first modality with a score that is not finite."""
+    # The sum is one fast pass; that finite scores have an infinite sum is possible, but rare.
+    if not _can_look(scores) or math.isfinite(scores.detach().sum()):
+        return
+    finite = scores.detach().isfinite()
+    for m in range(scores.shape[1]):
+        if not finite[:, m].all():
+            value = float(scores[:, m][~finite[:, m]][0])
+            raise NonFiniteScores(f"the scores of modality {m} (counted from 0) must be finite, got {value}")
+
+
+def _full(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in HALF_PRECISION else dtype

@@ -1,6 +1,7 @@
 """Losses that work out their own gradient together with their value."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -10,18 +11,23 @@ from torch import Tensor
 LossAndGradients = Callable[[tuple[bool, ...]], tuple[Tensor, Sequence[Tensor | None]]]
 
 
-def with_own_gradient(compute: LossAndGradients, *inputs: Tensor) -> Tensor:
+def with_own_gradient(compute: LossAndGradients, plain: Callable[..., Tensor] | None, *inputs: Tensor) -> Tensor:
     """A scalar loss of `inputs` whose gradients are computed together with its value, without autograd.
 
     For losses whose intermediate tensors are much larger than their inputs: done block by block, value and gradient in
-    one go, nothing large is stored between forward and backward. The gradient can't be differentiated again.
+    one go, nothing large is stored between forward and backward.
+
+    Where the backward pass is itself to be differentiated (`create_graph=True`), the gradients are those of
+    `plain(*inputs)`, the same loss in operations that autograd knows. Without a `plain` way, differentiating a second
+    time raises a RuntimeError.
     """
     wanted = tuple(torch.is_grad_enabled() and tensor.requires_grad for tensor in inputs)
     with torch.no_grad():
         loss, gradients = compute(wanted)
     if not any(wanted):
         return loss
-    attached: Tensor = _Attach.apply(loss, gradients, *inputs)
+    savable = (tensor.clone() if tensor.is_inference() else tensor for tensor in inputs)
+    attached: Tensor = _Attach.apply(loss, gradients, plain, *savable)
     return attached
 
 
@@ -31,16 +37,55 @@ def autograd_only() -> bool:
     return torch.compiler.is_compiling() or transforms_active
 
 
+def without_autocast(like: Tensor) -> AbstractContextManager[None]:
+    """Switches autocast off where it is on for the tensor's device."""
+    device = like.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
+
+
 class _Attach(torch.autograd.Function):
     """The loss on the way forward; the gradients at hand, times the incoming one, on the way back."""
 
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, gradients: Sequence[Tensor | None], *inputs: Tensor) -> Tensor:
-        ctx.save_for_backward(*gradients)
+    def forward(
+        ctx: Any,
+        loss: Tensor,
+        gradients: Sequence[Tensor | None],
+        plain: Callable[..., Tensor] | None,
+        *inputs: Tensor,
+    ) -> Tensor:
+        ctx.plain = plain
+        ctx.save_for_backward(*gradients, *inputs)
         return loss.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
-        scaled = (None if gradient is None else gradient * incoming for gradient in ctx.saved_tensors)
-        return (None, None, *scaled)
+        count = len(ctx.saved_tensors) // 2
+        gradients, inputs = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        if torch.is_grad_enabled() and ctx.plain is not None:
+            with without_autocast(incoming):
+                loss = ctx.plain(*inputs)
+                wanted = [tensor for tensor in inputs if tensor.requires_grad]
+                found = iter(torch.autograd.grad(loss, wanted, incoming, create_graph=True))
+            return None, None, None, *(next(found) if tensor.requires_grad else None for tensor in inputs)
+        scaled = [None if gradient is None else gradient * incoming for gradient in gradients]
+        if torch.is_grad_enabled():
+            scaled = [None if gradient is None else _Final.apply(gradient, *inputs) for gradient in scaled]
+        return None, None, None, *scaled
+
+
+class _Final(torch.autograd.Function):
+    """A gradient that says no where it is differentiated, so that no second derivative goes missing in silence."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, *inputs: Tensor) -> Tensor:
+        return gradient.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *incoming: Tensor) -> None:
+        raise RuntimeError(
+            "this loss has no second derivative (Mulmix over more than 6 modalities): take its gradient without "
+            "create_graph=True"
+        )

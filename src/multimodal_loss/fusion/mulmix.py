@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from multimodal_loss.fusion.base import Fusion, check_choice, check_number
+from multimodal_loss.fusion.base import Fusion, check_choice, check_number, mean_of_kept
 from multimodal_loss.fusion.gradients import with_own_gradient
 from multimodal_loss.fusion.mulmix_subsets import MIN_DOUBT, subset_loss_and_gradient, subset_losses
 
@@ -27,7 +27,7 @@ class Mulmix(Fusion):
 
     How the paper under study forms candidates from unimodal predictions is not known; the sum of log-probabilities, a
     product of experts, is this project's default. It is exact for up to 20 modalities: from 7 on the subsets are never
-    listed (see `mulmix_subsets`), and `logits` carry no gradient there.
+    listed (see `mulmix_subsets`), `logits` carry no gradient there, and the loss has no second derivative.
 
     Args:
         beta: how strongly a candidate is silenced once the others are sure; 0 trains all alike.
@@ -37,6 +37,7 @@ class Mulmix(Fusion):
             combined as they are (meant for logits; with probabilities it is the doubled softmax of SUM + CE).
         candidate_reduction: "sum" as in the original; "mean", L / N, where the number of candidates would multiply the
             loss by hundreds of thousands; "auto": sum up to 4 modalities, beyond the original's 3, and mean above.
+        ignore_index: samples with this target leave the loss as if they were not in the batch.
 
     Raises:
         ValueError: a value that an option does not know, beta below 0, or more modalities than the kind of candidates
@@ -53,8 +54,9 @@ class Mulmix(Fusion):
         candidates: str = "sum",
         combine_in: str = "log_probabilities",
         candidate_reduction: str = "auto",
+        ignore_index: int = -100,
     ) -> None:
-        super().__init__(num_classes, num_modalities)
+        super().__init__(num_classes, num_modalities, ignore_index)
         check_choice("candidates", candidates, tuple(CANDIDATES))
         check_choice("combine_in", combine_in, COMBINE_IN)
         check_choice("candidate_reduction", candidate_reduction, REDUCTIONS)
@@ -81,13 +83,16 @@ class Mulmix(Fusion):
         return -self._loss(self._candidate_log_probabilities(x)).t() * self._weight()
 
     def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
-        x = self._combinable(scores)
+        x, kept = self._combinable(scores), self.kept(target)
+        target = target.where(kept, 0)
         if not self._listed:
-            loss = with_own_gradient(lambda wanted: subset_loss_and_gradient(x, target, self.beta, wanted), x)
+            loss = with_own_gradient(
+                lambda wanted: subset_loss_and_gradient(x, target, kept, self.beta, wanted), None, x
+            )
             return loss * self._weight()
         log_p = self._candidate_log_probabilities(x)
         of_target = log_p.gather(1, target.expand(len(log_p), 1, -1))[:, 0]
-        return self._loss(of_target).mean() * self._weight()
+        return mean_of_kept(self._loss(of_target), kept) * self._weight()
 
     def _weight(self) -> float:
         """What the sum over candidates is multiplied by."""
@@ -109,7 +114,7 @@ class Mulmix(Fusion):
         if self.candidates == "mean":
             members = members / members.sum(dim=1, keepdim=True)
         summed = members @ x.permute(1, 2, 0).flatten(1)
-        return summed.view(len(members), self.num_classes, -1).log_softmax(dim=1)
+        return summed.view(len(members), self.num_classes, len(x)).log_softmax(dim=1)
 
     def _loss(self, log_p: Tensor) -> Tensor:
         """L, summed over the candidates, from their log p (N, ..., B): (..., B)."""

@@ -1,20 +1,23 @@
 """The MultiModal loss (Moon & Lee, Machine Learning 114, 2025, arXiv 2308.10486)."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multimodal_loss.fusion.base import Fusion, check_choice, check_number
+from multimodal_loss.fusion.base import check_choice, check_number
 from multimodal_loss.fusion.gradients import autograd_only, with_own_gradient
 from multimodal_loss.fusion.multimodal_fused import MAX_INVERSE_GAMMA, loss_and_gradients
-from multimodal_loss.fusion.proxies import as_rows, new_proxies
+from multimodal_loss.fusion.proxies import ProxyFusion, as_rows, new_proxies
 
 VARIANTS = ("released", "paper")
 ATTENTIONS = ("soft", "hard_global", "hard_per_class", "none_sum", "none_zero")
 CLASS_SCORES = ("class", "proxy", "proxy_times_k")
 
 
-class MultiModalLoss(Fusion):
+class MultiModalLoss(ProxyFusion):
     """Proxies over all modalities jointly, which score the classes and attend to the modalities' outputs.
 
     With x (M, C) the modality scores of one sample, concatenated modality after modality to D = M * C numbers:
@@ -38,10 +41,12 @@ class MultiModalLoss(Fusion):
             that A = sum_m x, or "none_zero": A = 0. All but the first are ablations (Table 6).
         class_score: the axis of p: "class" (eq. 6); "proxy": over the K proxies of a class, as SoftTriple does, which
             also takes S from [0, K] to [0, 1]; "proxy_times_k": the same times K. The last two are ablations (Table 6).
+        proxy_lr_multiplier: the proxies' learning rate is this times the backbone's (see `parameter_groups`).
+        ignore_index: samples with this target leave the loss as if they were not in the batch.
 
     Raises:
-        ValueError: a value that an option does not know, gamma not above 0, or sizes that are no whole numbers of at
-            least 1.
+        ValueError: a value that an option does not know, gamma or proxy_lr_multiplier not above 0, or sizes that
+            are no whole numbers of at least 1.
     """
 
     def __init__(
@@ -53,8 +58,10 @@ class MultiModalLoss(Fusion):
         variant: str = "released",
         attention: str = "soft",
         class_score: str = "class",
+        proxy_lr_multiplier: float = 1.0,
+        ignore_index: int = -100,
     ) -> None:
-        super().__init__(num_classes, num_modalities)
+        super().__init__(num_classes, num_modalities, proxy_lr_multiplier, ignore_index)
         check_choice("variant", variant, VARIANTS)
         check_choice("attention", attention, ATTENTIONS)
         check_choice("class_score", class_score, CLASS_SCORES)
@@ -69,14 +76,27 @@ class MultiModalLoss(Fusion):
     def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
         if not self._has_fused_loss() or autograd_only():
             return super().compute_loss(scores, target)
+        proxies, kept = self.proxies, self.kept(target)
         return with_own_gradient(
-            lambda wanted: loss_and_gradients(scores, self.proxies, target, self.gamma, wanted), scores, self.proxies
+            lambda wanted: loss_and_gradients(scores, proxies, target.where(kept, 0), kept, self.gamma, wanted),
+            lambda x, raw: self.cross_entropy(self._logits(x, raw), target),
+            scores,
+            proxies,
         )
 
     def compute_logits(self, scores: Tensor) -> Tensor:
-        proxies = self._effective_proxies()
+        return self._logits(scores, self.proxies)
+
+    def _logits(self, scores: Tensor, raw_proxies: Tensor) -> Tensor:
+        proxies = self._effective(raw_proxies)
         similarity = self._similarity(scores, proxies)
         return (self._class_score(similarity) + self._attended_output(scores, similarity, proxies)).t()
+
+    def diagnostics(self, scores: Callable[[], Tensor], target: Tensor) -> dict[str, Any]:
+        return {"proxies": self.proxy_diagnostics(scores(), target)}
+
+    def extra_arrays(self) -> dict[str, Tensor]:
+        return {"proxies": self.effective_proxies().detach()}
 
     @torch.no_grad()
     def proxy_diagnostics(self, scores: Tensor, target: Tensor) -> dict[str, list[int]]:
@@ -86,7 +106,8 @@ class MultiModalLoss(Fusion):
         the closest of their class to at least one sample of that class; "distinct", groups of alive proxies, where two
         belong together if a chain of cosines above 0.99 joins them.
         """
-        proxies = self._effective_proxies()
+        scores, target = scores[self.kept(target)], target[self.kept(target)]
+        proxies = self._effective(self.proxies).to(scores.dtype)
         own = self._similarity(scores, proxies)[target, :, torch.arange(len(target), device=target.device)]
         used = torch.zeros(self.num_classes, self.proxies_per_class, dtype=torch.bool, device=target.device)
         used[target, own.argmax(dim=1)] = True
@@ -98,7 +119,7 @@ class MultiModalLoss(Fusion):
 
     def effective_proxies(self) -> Tensor:
         """The proxies as they enter the formulas, (C, K, M, C): for "released" clamped at 0 and of length 1."""
-        return self._effective_proxies().view_as(self.proxies)
+        return self._effective(self.proxies).view_as(self.proxies)
 
     def _has_fused_loss(self) -> bool:
         """Whether the options are those that `multimodal_fused` covers: all but the ablations and extreme gammas."""
@@ -107,9 +128,9 @@ class MultiModalLoss(Fusion):
 
     # Below, the samples are the last axis: softmax and sums over classes and proxies run along contiguous memory.
 
-    def _effective_proxies(self) -> Tensor:
+    def _effective(self, raw_proxies: Tensor) -> Tensor:
         """Proxies as they enter the formulas, as rows (C * K, D)."""
-        rows = as_rows(self.proxies)
+        rows = as_rows(raw_proxies)
         return F.normalize(rows.clamp(min=0), dim=1) if self.variant == "released" else rows
 
     def _similarity(self, scores: Tensor, proxies: Tensor) -> Tensor:
@@ -117,7 +138,7 @@ class MultiModalLoss(Fusion):
         query = scores.flatten(1)
         if self.variant == "released":
             query = F.normalize(query, dim=1)
-        return (proxies @ query.t()).view(self.num_classes, self.proxies_per_class, -1)
+        return (proxies @ query.t()).view(self.num_classes, self.proxies_per_class, len(scores))
 
     def _class_score(self, similarity: Tensor) -> Tensor:
         """S (C, B)."""
@@ -139,9 +160,9 @@ class MultiModalLoss(Fusion):
         shape = (self.num_modalities, self.num_classes)
         flat = similarity.flatten(0, 1)
         if self.attention == "soft":
-            return (proxies.t() @ (flat / self.gamma).softmax(dim=0)).view(*shape, -1)
+            return (proxies.t() @ (flat / self.gamma).softmax(dim=0)).view(*shape, flat.shape[1])
         if self.attention == "hard_global":
-            return proxies[flat.argmax(dim=0)].view(-1, *shape).permute(1, 2, 0)
+            return proxies[flat.argmax(dim=0)].view(flat.shape[1], *shape).permute(1, 2, 0)
         # Entry (m, c) of the closest proxy of class c, from a table (C, K, M) of each class's own entries.
         table = proxies.view(self.num_classes, self.proxies_per_class, *shape).diagonal(dim1=0, dim2=3).permute(2, 0, 1)
         classes = torch.arange(self.num_classes, device=table.device)

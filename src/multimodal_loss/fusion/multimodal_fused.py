@@ -19,6 +19,7 @@ import math
 import torch
 from torch import Tensor
 
+from multimodal_loss.fusion.base import mean_of_kept
 from multimodal_loss.fusion.scratch import Scratch
 
 LOG_2 = math.log(2)
@@ -30,7 +31,7 @@ MIN_ROWS = 256  # with fewer samples in a block, reading W for each costs more t
 
 
 def loss_and_gradients(
-    scores: Tensor, proxies: Tensor, target: Tensor, gamma: float, wanted: tuple[bool, ...]
+    scores: Tensor, proxies: Tensor, target: Tensor, kept: Tensor, gamma: float, wanted: tuple[bool, ...]
 ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
     """The mean loss, and its gradients with respect to scores and proxies where `wanted` says so.
 
@@ -38,12 +39,14 @@ def loss_and_gradients(
         scores: (B, M, C), float32 or float64.
         proxies: (C, K, M, C), raw values.
         target: (B,), class indices.
+        kept: (B,), which samples the mean is over.
         gamma: temperature, at least 1 / MAX_INVERSE_GAMMA.
         wanted: for scores and for proxies.
     """
     batch = len(scores)
-    flat = scores.reshape(batch, -1)
+    flat = scores.flatten(1)
     raw = proxies.reshape(-1, flat.shape[1])
+    share = kept.sum().to(flat.dtype).where(kept, torch.inf)  # a gradient over infinity is 0
     unit = raw.clamp(min=0)
     norm = torch.linalg.vector_norm(unit, dim=1, keepdim=True)
     unit.div_(norm.clamp(min=EPSILON))
@@ -60,13 +63,13 @@ def loss_and_gradients(
         block.logits(flat[here], unit, gamma)
         block.cross_entropy(target[here], losses[here])
         if any(wanted):
-            block.backward(unit, gamma, batch, None if flat_grad is None else flat_grad[here], unit_grad)
+            block.backward(unit, gamma, share[here], None if flat_grad is None else flat_grad[here], unit_grad)
 
     scores_grad = None if flat_grad is None else flat_grad.view(scores.shape)
     proxies_grad = None
     if unit_grad is not None:
         proxies_grad = _through_rectified_norm(unit_grad, unit, norm, raw).view(proxies.shape)
-    return losses.mean(), (scores_grad, proxies_grad)
+    return mean_of_kept(losses, kept), (scores_grad, proxies_grad)
 
 
 class _Block:
@@ -122,11 +125,11 @@ class _Block:
         self.g = log_p.exp_().scatter_add_(0, index, log_p.new_full((), -1.0).expand_as(index))
 
     def backward(
-        self, unit: Tensor, gamma: float, batch: int, rows_grad: Tensor | None, unit_grad: Tensor | None
+        self, unit: Tensor, gamma: float, share: Tensor, rows_grad: Tensor | None, unit_grad: Tensor | None
     ) -> None:
-        """Fills `rows_grad` (b, D) and adds to `unit_grad` (D, C * K), for the mean over the whole batch."""
+        """Fills `rows_grad` (b, D) and adds to `unit_grad` (D, C * K), each sample's gradient over `share` (b,)."""
         t, e, h, r = self.t, self.e, self.h, self.r
-        g = self.g.div_(batch)
+        g = self.g.div_(share)
         torch.mul(self.x, g, out=self.xg)
         self.xg.mul_(self.inverse_sum)
         eta = self.attended.mul_(g).sum(dim=0).mul_(self.inverse_sum)

@@ -1,15 +1,30 @@
-"""Proxies: the one layout, initialisation and check that the proxy-based fusions share.
+"""Proxies: the one layout, initialisation and optimiser group that the proxy-based fusions share.
 
 A proxy lies in the space of the concatenated modality scores, dimension D = M * C with the modality as the slow index.
 Fusions keep their proxies as one parameter of shape (C, K, M, C): class, proxy of that class, modality, score.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from multimodal_loss.fusion.base import check_number
+from multimodal_loss.fusion.base import Fusion, check_number
+
+
+class ProxyFusion(Fusion):
+    """A fusion whose one parameter, `proxies`, learns at `proxy_lr_multiplier` times the backbone's rate."""
+
+    proxies: nn.Parameter
+
+    def __init__(self, num_classes: int, num_modalities: int, proxy_lr_multiplier: float, ignore_index: int) -> None:
+        super().__init__(num_classes, num_modalities, ignore_index)
+        check_number("proxy_lr_multiplier", proxy_lr_multiplier, above=0)
+        self.proxy_lr_multiplier = proxy_lr_multiplier
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        return [{"params": [self.proxies], "lr": lr * self.proxy_lr_multiplier}]
 
 
 def new_proxies(num_classes: int, proxies_per_class: int, num_modalities: int) -> nn.Parameter:

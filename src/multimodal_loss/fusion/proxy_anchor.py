@@ -4,10 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multimodal_loss.fusion.base import Fusion, check_number
+from multimodal_loss.fusion.base import check_number
+from multimodal_loss.fusion.proxies import ProxyFusion
 
 
-class ProxyAnchor(Fusion):
+class ProxyAnchor(ProxyFusion):
     """One signed proxy per class as an anchor that the whole batch pulls and pushes (eq. 4).
 
     With x the concatenation of the modality scores (M * C numbers) and cos = cos(x, p_c):
@@ -15,18 +16,29 @@ class ProxyAnchor(Fusion):
     + mean over all classes of log(1 + sum over all other samples of exp(alpha (cos + margin))).
 
     Defaults are those of the original and of pytorch-metric-learning: alpha 32, margin 0.1. The original's proxies
-    learn 100 times as fast as its network: that is `fusion.proxy_lr_multiplier` in the config, 1 by default.
+    learn 100 times as fast as its network: that is `proxy_lr_multiplier`, 1 by default.
 
     Args:
         alpha: inverse temperature.
         margin: delta.
+        proxy_lr_multiplier: the proxies' learning rate is this times the backbone's (see `parameter_groups`).
+        ignore_index: samples with this target leave the loss as if they were not in the batch.
 
     Raises:
-        ValueError: alpha not above 0, a margin that is no number, or sizes that are no whole numbers of at least 1.
+        ValueError: alpha or proxy_lr_multiplier not above 0, a margin that is no number, or sizes that are no
+            whole numbers of at least 1.
     """
 
-    def __init__(self, num_classes: int, num_modalities: int, alpha: float = 32.0, margin: float = 0.1) -> None:
-        super().__init__(num_classes, num_modalities)
+    def __init__(
+        self,
+        num_classes: int,
+        num_modalities: int,
+        alpha: float = 32.0,
+        margin: float = 0.1,
+        proxy_lr_multiplier: float = 1.0,
+        ignore_index: int = -100,
+    ) -> None:
+        super().__init__(num_classes, num_modalities, proxy_lr_multiplier, ignore_index)
         check_number("alpha", alpha, above=0)
         check_number("margin", margin)
         self.alpha = alpha
@@ -41,9 +53,9 @@ class ProxyAnchor(Fusion):
 
     def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
         cosine = self._cosine(scores)
-        positive = F.one_hot(target, self.num_classes).bool()
+        positive = self.is_class(target)
         pull = self._log_one_plus_sum(-self.alpha * (cosine - self.margin), positive)
-        push = self._log_one_plus_sum(self.alpha * (cosine + self.margin), ~positive)
+        push = self._log_one_plus_sum(self.alpha * (cosine + self.margin), self.kept(target)[:, None] & ~positive)
         present = positive.any(dim=0).sum().clamp(min=1)
         return pull.sum() / present + push.mean()
 

@@ -28,7 +28,8 @@ class Scratch:
         if like.device.type == "cpu" and name in kept and len(kept[name]) >= elements:
             self._memory = kept[name]
         else:
-            self._memory = torch.empty(elements, dtype=like.dtype, device=like.device)
+            with torch.inference_mode(False):  # what is kept must serve training, too
+                self._memory = torch.empty(elements, dtype=like.dtype, device=like.device)
             if like.device.type == "cpu" and self._memory.nbytes <= KEPT_BYTES:
                 kept[name] = self._memory
         self.restart()

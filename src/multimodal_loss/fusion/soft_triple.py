@@ -4,14 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multimodal_loss.fusion.base import Fusion, check_number
-from multimodal_loss.fusion.proxies import as_rows, new_proxies
+from multimodal_loss.fusion.base import check_number
+from multimodal_loss.fusion.proxies import ProxyFusion, as_rows, new_proxies
 
 # Inside the root of the regulariser, as the original: keeps its gradient finite where two proxies coincide.
 ROOT_EPSILON = 1e-5
 
 
-class SoftTriple(Fusion):
+class SoftTriple(ProxyFusion):
     """Cross-entropy over soft-maximal cosine similarities to K signed proxies per class.
 
     With x the concatenation of the modality scores (M * C numbers) and s_ck = cos(x, w_ck):
@@ -27,10 +27,12 @@ class SoftTriple(Fusion):
         gamma: temperature of the softmax over a class's proxies.
         margin: delta, subtracted from the true class's S.
         tau: weight of the regulariser that merges proxies (the original trains with 0.2); needs K of at least 2.
+        proxy_lr_multiplier: the proxies' learning rate is this times the backbone's (see `parameter_groups`).
+        ignore_index: samples with this target leave the loss as if they were not in the batch.
 
     Raises:
-        ValueError: scale or gamma not above 0, a negative tau, a margin that is no number, or sizes that are no whole
-            numbers of at least 1.
+        ValueError: scale, gamma or proxy_lr_multiplier not above 0, a negative tau, a margin that is no number, or
+            sizes that are no whole numbers of at least 1.
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class SoftTriple(Fusion):
         gamma: float = 0.1,
         margin: float = 0.01,
         tau: float = 0.0,
+        proxy_lr_multiplier: float = 1.0,
+        ignore_index: int = -100,
     ) -> None:
-        super().__init__(num_classes, num_modalities)
+        super().__init__(num_classes, num_modalities, proxy_lr_multiplier, ignore_index)
         check_number("scale", scale, above=0)
         check_number("gamma", gamma, above=0)
         check_number("margin", margin)
@@ -62,13 +66,13 @@ class SoftTriple(Fusion):
         # Samples last: softmax and sum over the few proxies of a class then run along contiguous memory.
         query = F.normalize(scores.flatten(1), dim=1).t()
         similarity = F.normalize(as_rows(self.proxies), dim=1) @ query
-        similarity = similarity.view(self.num_classes, self.proxies_per_class, -1)
+        similarity = similarity.view(self.num_classes, self.proxies_per_class, len(scores))
         return self.scale * ((similarity / self.gamma).softmax(dim=1) * similarity).sum(dim=1).t()
 
     def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
         logits = self.compute_logits(scores)
-        true_class = F.one_hot(target, self.num_classes).to(logits.dtype)
-        loss = F.cross_entropy(logits - self.scale * self.margin * true_class, target)
+        true_class = self.is_class(target).to(logits.dtype)
+        loss = self.cross_entropy(logits - self.scale * self.margin * true_class, target)
         return loss + self.tau * self._proxy_spread() if self.tau > 0 else loss
 
     def _proxy_spread(self) -> Tensor:

@@ -12,8 +12,8 @@ class Unimodal(Fusion):
         ValueError: more than one modality.
     """
 
-    def __init__(self, num_classes: int, num_modalities: int = 1) -> None:
-        super().__init__(num_classes, num_modalities)
+    def __init__(self, num_classes: int, num_modalities: int = 1, ignore_index: int = -100) -> None:
+        super().__init__(num_classes, num_modalities, ignore_index)
         if num_modalities != 1:
             raise ValueError(f"Unimodal takes exactly one modality, got {num_modalities}; choose one in the dataset")
 

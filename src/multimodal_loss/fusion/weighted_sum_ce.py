@@ -19,8 +19,14 @@ class WeightedSumCrossEntropy(Fusion):
         ValueError: another number of weights than of modalities, or a weight that is no number.
     """
 
-    def __init__(self, num_classes: int, num_modalities: int, weights: Sequence[float] | None = None) -> None:
-        super().__init__(num_classes, num_modalities)
+    def __init__(
+        self,
+        num_classes: int,
+        num_modalities: int,
+        weights: Sequence[float] | None = None,
+        ignore_index: int = -100,
+    ) -> None:
+        super().__init__(num_classes, num_modalities, ignore_index)
         given = [1 / num_modalities] * num_modalities if weights is None else weights
         if not isinstance(given, Iterable) or isinstance(given, str):
             raise ValueError(f"weights must be a list with one number per modality ({num_modalities}), got {given!r}")

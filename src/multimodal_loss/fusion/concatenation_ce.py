@@ -1,18 +1,18 @@
-"""NN + CE: late fusion by one learned layer."""
+"""NN + CE: late fusion by one learned layer over the concatenated scores."""
 
 from torch import Tensor, nn
 
 from multimodal_loss.fusion.base import Fusion
 
 
-class NeuralCrossEntropy(Fusion):
+class ConcatenationCrossEntropy(Fusion):
     """Cross-entropy of one linear layer with bias over the concatenated modality scores, M * C to C.
 
     Drawn with PyTorch's default initialisation, as the authors' notebook does; nothing else is drawn.
     """
 
-    def __init__(self, num_classes: int, num_modalities: int) -> None:
-        super().__init__(num_classes, num_modalities)
+    def __init__(self, num_classes: int, num_modalities: int, ignore_index: int = -100) -> None:
+        super().__init__(num_classes, num_modalities, ignore_index)
         self.head = nn.Linear(num_modalities * num_classes, num_classes)
 
     def compute_logits(self, scores: Tensor) -> Tensor:
