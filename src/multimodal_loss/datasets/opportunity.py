@@ -17,19 +17,21 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from multimodal_loss.datasets.base import MultimodalData, Split
-from multimodal_loss.datasets.cache import new_folder
+from multimodal_loss.datasets.base import Dataset, MultimodalData, Split
+from multimodal_loss.datasets.cache import key_of, new_folder
 from multimodal_loss.datasets.opportunity_channels import (
     DEVICES,
     RUNS,
+    SAMPLES_PER_SECOND,
     TASKS,
     TEST_RUNS,
     TRAINING_RUNS,
@@ -45,10 +47,8 @@ from multimodal_loss.datasets.opportunity_files import (
     sha256_of,
     to_unit_range,
 )
-from multimodal_loss.errors import UserError, require_choice, require_number
+from multimodal_loss.errors import MissingData, UserError, require_choice, require_number
 
-# Bumped when the same files and options would give other numbers, so that an old cache is never read as new data.
-CACHE_VERSION = 1
 # A folder with a file of this name holds data of scripts/make_opportunity_like.py.
 GENERATED_MARKER = "GENERATED"
 SCALINGS = ("thresholds", "zscore")
@@ -115,6 +115,17 @@ class WindowSplit(Split):
         windows = self.inputs[0][samples]
         return tuple(windows[:, :, first:end] for first, end in self.channels)
 
+    def rescored(self, fused: NDArray[Any]) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+        """`samples`: every sample of the recordings, by the prediction of its window."""
+        target = self.sample_target.cpu().numpy()
+        return {"samples": (target, sample_wise(fused, len(target), self.window, self.step))}
+
+    def description(self) -> dict[str, Any]:
+        """How many windows end in each recording, in order, and how far apart they are: what a timeline needs."""
+        ends = self.starts + self.window - 1
+        counts = [[name, int(((ends >= first) & (ends < first + rows)).sum())] for name, first, rows in self.recordings]
+        return {"recordings": counts, "seconds_per_prediction": self.step / SAMPLES_PER_SECOND}
+
     @property
     def feature_shapes(self) -> tuple[tuple[int, ...], ...]:
         return tuple((self.window, end - first) for first, end in self.channels)
@@ -138,7 +149,7 @@ class Frames:
     rows: tuple[int, ...]
 
 
-class OpportunityDataset:
+class OpportunityDataset(Dataset):
     """Prepares the 18 recordings once per set of files and options and reads them back memory-mapped.
 
     Args:
@@ -155,7 +166,7 @@ class OpportunityDataset:
         generated: whether the files must come from scripts/make_opportunity_like.py; None takes what is there.
     """
 
-    num_folds = None
+    version: ClassVar[int] = 1  # names the cache too: an old one is never read as new data
 
     def __init__(
         self,
@@ -196,27 +207,22 @@ class OpportunityDataset:
         self.path = Path(path)
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         self.generated = (self.path / GENERATED_MARKER).is_file()
-        if generated is not None and generated != self.generated:
-            raise UserError(
-                f"{self.path}: {'holds' if self.generated else 'does not hold'} generated data (file"
-                f" {GENERATED_MARKER}), but dataset.generated={str(generated).lower()}; give another dataset.path, or"
-                f" dataset.generated={str(self.generated).lower()}"
-            )
+        self._wanted = self.generated if generated is None else generated
         self._data: MultimodalData | None = None
 
     def load(self, fold: int | None = None) -> MultimodalData:
         """The three splits; the same for every replicate.
 
-        Raises UserError for files that are missing, not the published ones or not readable, and for a cache that cannot
-        be written or read.
+        Raises MissingData for files that are not there, UserError for files that are not the published ones or not
+        readable, and for a cache that cannot be written or read.
         """
         if self._data is None:
-            sources = self._checked_sources()
+            key = self._key()
             if self.cache_dir is None:
                 frames = self._prepare()
                 fingerprint = _fingerprint(frames)
             else:
-                frames, fingerprint = self._cached(self.cache_dir / f"opportunity-{self._key(sources)}")
+                frames, fingerprint = self._cached(self.cache_dir / f"opportunity-{key}")
             self._data = MultimodalData(
                 train=self._split(frames, "train", self.step),
                 validation=self._split(frames, "validation", self.step) if self.validation_runs else None,
@@ -234,13 +240,26 @@ class OpportunityDataset:
         runs = {"train": train, "validation": validation, "test": TEST_RUNS}
         return {split: names for split, names in runs.items() if names}
 
+    def fingerprint(self) -> str:
+        """Of the checksums of the 18 recordings, which the cache remembers by size and time of change."""
+        return self._told(key_of(self._sources))
+
     def require_files(self) -> None:
-        """Raise UserError, with the way to get them, unless all 18 recordings are there. Does not look into them."""
+        """Raise MissingData unless all 18 recordings are there, UserError for generated ones in the place of real ones
+        and the other way round. Does not look into them.
+        """
         missing = [self._file(run).name for run in RUNS if not self._file(run).is_file()]
+        if not self.path.exists():
+            raise MissingData(f"{self.path} does not exist")
         if missing:
+            raise MissingData(
+                f"{self.path}: {len(missing)} of {len(RUNS)} files are not there, the first is {missing[0]}"
+            )
+        if self.generated != self._wanted:
             raise UserError(
-                f"{self.path}: {len(missing)} of {len(RUNS)} files are not there, the first is {missing[0]};"
-                " make data-opportunity gets them, or dataset.path names another folder"
+                f"{self.path}: {'holds' if self.generated else 'does not hold'} generated data (file"
+                f" {GENERATED_MARKER}), but dataset.generated={str(self._wanted).lower()}; give another dataset.path,"
+                f" or dataset.generated={str(self.generated).lower()}"
             )
 
     # --- the files
@@ -249,7 +268,8 @@ class OpportunityDataset:
     def _file(self, run: str) -> Path:
         return self.path / f"{run}.dat"
 
-    def _checked_sources(self) -> dict[str, str]:
+    @cached_property
+    def _sources(self) -> dict[str, str]:
         """sha256 of each recording's file, which must be the published one unless the folder holds generated data."""
         self.require_files()
         paths = [self._file(run) for run in RUNS]
@@ -300,10 +320,10 @@ class OpportunityDataset:
     # --- the cache
     # ------------------------------------------------------------------------------------------------------------------
 
-    def _key(self, sources: dict[str, str]) -> str:
+    def _key(self) -> str:
         options = {"validation_runs": sorted(self.validation_runs), "scaling": self.scaling}
-        content = {"version": CACHE_VERSION, "sources": sources, **options, "trailing_nan": self.trailing_nan}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        content = {"version": self.version, "sources": self._sources, **options, "trailing_nan": self.trailing_nan}
+        return key_of(content)
 
     def _cached(self, folder: Path) -> tuple[dict[str, Frames], str]:
         if not folder.exists():
@@ -353,9 +373,11 @@ class OpportunityDataset:
         )
 
     def _fingerprint_of_windows(self, of_frames: str) -> str:
-        """Of the samples and how windows are cut; it tells generated data by its first word."""
-        content = [of_frames, self.task, self.modalities, self.window, self.step, self.test_step]
-        digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+        """Of the samples and how windows are cut."""
+        return self._told(key_of([of_frames, self.task, self.modalities, self.window, self.step, self.test_step]))
+
+    def _told(self, digest: str) -> str:
+        """Generated data are known by the first word of their fingerprints."""
         return f"generated-{digest}" if self.generated else digest
 
 
