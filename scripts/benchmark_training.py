@@ -9,6 +9,7 @@ Target: the fast epoch takes at most 1/60 of the five ordinary ones; aim: 1/100.
 """
 
 import argparse
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -17,15 +18,16 @@ import torch
 
 from multimodal_loss import fusion as fusions
 from multimodal_loss.backbones import MLP
+from multimodal_loss.configuration import TrainerConfig
 from multimodal_loss.datasets import MultimodalData, Split
-from multimodal_loss.training.collapsed import CollapsedStack
+from multimodal_loss.training.collapsed import CollapsedTrainer
 from multimodal_loss.training.loop import EarlyStopping
-from multimodal_loss.training.replicate import OptimizerOptions, Replicate, make_replicate
-from multimodal_loss.training.stack import ModuleStack
+from multimodal_loss.training.group_trainer import GroupTrainer, OrdinaryTrainer
+from multimodal_loss.training.replicate import Recipe, Replicate, make_replicate
 
 FUSIONS = {
     "sum_ce": fusions.SumCrossEntropy,
-    "nn_ce": fusions.NeuralCrossEntropy,
+    "nn_ce": fusions.ConcatenationCrossEntropy,
     "mulmix": fusions.Mulmix,
     "soft_triple": fusions.SoftTriple,
     "proxy_anchor": fusions.ProxyAnchor,
@@ -55,8 +57,10 @@ def replicates(data: MultimodalData, fusion: str, number: int) -> list[Replicate
     ]
 
 
-def epoch(stack: ModuleStack | CollapsedStack, stopping: list[EarlyStopping]) -> None:
-    for rule, loss in zip(stopping, stack.step().tolist(), strict=True):
+def epoch(trainer: GroupTrainer, stopping: list[EarlyStopping]) -> None:
+    losses = trainer.step()
+    assert losses is not None
+    for rule, loss in zip(stopping, losses.tolist(), strict=True):
         rule.should_stop(loss)
 
 
@@ -74,14 +78,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="one ordinary epoch and 10 fast ones each")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    data, options, device = random_data(arguments.rows, 2_000, 3), OptimizerOptions(lr=5e-4), torch.device("cpu")
+    data, device = random_data(arguments.rows, 2_000, 3), torch.device("cpu")
+    adam = functools.partial(torch.optim.Adam, lr=5e-4, weight_decay=1e-4)
+    recipe = Recipe(adam, TrainerConfig(None, 10**6, 1e-4, 10**6), "probabilities")
     print(f"{arguments.rows:,} rows x 3 modalities x 2,000 features, float32, {arguments.threads} thread(s), medians")
     for fusion in arguments.fusion:
-        ordinary = ModuleStack(replicates(data, fusion, 1), options, "probabilities", device)
-        fast = CollapsedStack(replicates(data, fusion, SEEDS), options, "probabilities", device)
+        ordinary = OrdinaryTrainer(replicates(data, fusion, 1)[0], recipe, device)
+        fast = CollapsedTrainer(replicates(data, fusion, SEEDS), recipe, device)
         rules = [EarlyStopping(1e-4, 10**9) for _ in range(SEEDS)]
-        for stack, number in ((ordinary, 1), (fast, SEEDS)):  # warm up: threads, memory, kernels
-            epoch(stack, rules[:number])
+        for trainer, number in ((ordinary, 1), (fast, SEEDS)):  # warm up: threads, memory, kernels
+            epoch(trainer, rules[:number])
         slow_times, fast_times = [], []
         for _ in range(arguments.rounds):
             slow_times.append(seconds(lambda: epoch(ordinary, rules[:1])))  # noqa: B023

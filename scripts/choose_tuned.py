@@ -4,7 +4,7 @@
 
 Writes conf/tuned/<dataset>.yaml, which conf/dataset/<dataset>.yaml includes, and all scores to
 outputs/results/tuning/<dataset>.csv. The score of a grid point is the mean accuracy on the inner held-out parts; of
-equals the smaller rate wins, then the fewer modules. With several folds the values are lists, one entry a fold.
+equals the smaller rate wins, then the fewer modules. With several folds the values are {per_fold: [...]}, one entry a fold.
 Exit code 1 if a run of the grid is missing or has failed.
 """
 
@@ -20,10 +20,10 @@ from typing import NamedTuple
 
 from omegaconf import OmegaConf
 
-from multimodal_loss.configuration import CONFIG_DIR, run_name
+from multimodal_loss.configuration import CONFIG_DIR, fusion_of, planned_run
 from multimodal_loss.errors import UserError
 from multimodal_loss.results.collect import Run, read_run
-from multimodal_loss.results.run_directory import write_atomically
+from multimodal_loss.results.run_directory import RunDirectory, write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 METRIC = "validation/fused/ACC"
@@ -40,34 +40,28 @@ class Score(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """What conf/experiment/tune_table_5*.yaml sweep: the one place where the grid is written."""
+    """What conf/experiment/tune_table_5.yaml sweeps: the one place where the grid is written.
 
-    fixed: tuple[str, ...]
-    fusions: tuple[str, ...]
+    `methods` by fusion, the name that the values are kept under: unimodal networks of both modalities share theirs.
+    """
+
+    methods: dict[str, list[str]]
     inner_folds: tuple[str, ...]
     rates: tuple[str, ...]
     modules: tuple[str, ...]
-    modalities: tuple[str, ...]
 
     @classmethod
-    def read(cls, experiment: str, modules: list[str] | None = None) -> "Grid":
-        loaded = [OmegaConf.load(CONFIG_DIR / "experiment" / f"{name}.yaml") for name in ("tune_table_5", experiment)]
-        swept = {key: value for config in loaded for key, value in config.hydra.sweeper.params.items()}
-        fixed = [f"trainer.max_epochs={loaded[0].trainer.max_epochs}"]
-        fixed += [f"{key}={swept[key]}" for key in ("backbone", "trainer", "dataset.inner_folds")]
-        fixed += [f"fusion.input={swept['fusion.input']}"] if "fusion.input" in swept else []
+    def read(cls, modules: list[str] | None = None) -> "Grid":
+        swept = OmegaConf.load(CONFIG_DIR / "experiment" / "tune_table_5.yaml").hydra.sweeper.params
 
         def listed(key: str) -> tuple[str, ...]:
-            return tuple(str(swept[key]).split(",")) if key in swept else ()
+            return tuple(str(swept[key]).split(","))
 
-        return cls(
-            tuple(fixed),
-            fusions=listed("fusion"),
-            inner_folds=listed("dataset.inner_fold"),
-            rates=listed("trainer.lr"),
-            modules=tuple(modules) if modules else listed("backbone.modules"),
-            modalities=listed("dataset.modalities"),
-        )
+        methods: dict[str, list[str]] = {}
+        for method in listed("method"):
+            methods.setdefault(fusion_of(method), []).append(method)
+        chosen = tuple(modules) if modules else listed("backbone.modules")
+        return cls(methods, listed("dataset.inner_fold"), listed("optimizer.lr"), chosen)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,13 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=ROOT / "outputs" / "results" / "tuning")
     options = parser.parse_args(arguments)
     try:
-        scores = [
-            score
-            for experiment in ("tune_table_5", "tune_table_5_unimodal")
-            for score in read_scores(
-                Grid.read(experiment, options.modules), options.dataset, options.folds, options.runs
-            )
-        ]
+        scores = read_scores(Grid.read(options.modules), options.dataset, options.folds, options.runs)
     except UserError as error:
         print(f"choose_tuned: {error}", file=sys.stderr)
         return 1
@@ -96,22 +84,23 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def read_scores(grid: Grid, dataset: str, folds: list[int], runs: Path) -> list[Score]:
-    points = itertools.product(grid.fusions, folds, grid.rates, grid.modules)
+    points = itertools.product(grid.methods, folds, grid.rates, grid.modules)
     return [_score(grid, dataset, runs, *point) for point in points]
 
 
 def _score(grid: Grid, dataset: str, runs: Path, fusion: str, fold: int, rate: str, modules: str) -> Score:
-    common = (f"dataset={dataset}", *grid.fixed, f"folds=[{fold}]", f"fusion={fusion}")
-    point = (*common, f"trainer.lr={rate}", f"backbone.modules={modules}")
-    modalities: list[tuple[str, ...]] = [(f"dataset.modalities={m}",) for m in grid.modalities] or [()]
-    found = [_run((*point, f"dataset.inner_fold={j}", *m), runs) for j in grid.inner_folds for m in modalities]
+    point = ("experiment=tune_table_5", f"dataset={dataset}", f"folds=[{fold}]", f"optimizer.lr={rate}")
+    point += (f"backbone.modules={modules}",)
+    parts = itertools.product(grid.inner_folds, grid.methods[fusion])
+    found = [_run((*point, f"dataset.inner_fold={inner}", f"method={method}"), runs) for inner, method in parts]
     values = tuple(run.values(METRIC)[fold] for run in found)
     capped = sum(run.replicates[fold]["stopped"] == "max_epochs" for run in found)
     return Score(fusion, fold, float(rate), int(modules), statistics.fmean(values), values, capped)
 
 
 def _run(overrides: tuple[str, ...], runs: Path) -> Run:
-    run = read_run(runs / run_name(overrides))
+    planned = planned_run(overrides)
+    run = read_run(RunDirectory.of(runs, planned.name, planned.hash).path)
     if run.state != "done":
         raise UserError(f"{run.name} is not done ({run.reason}); python -m multimodal_loss.train {' '.join(overrides)}")
     return run
@@ -123,13 +112,13 @@ def best(scores: list[Score], fusion: str, fold: int) -> Score:
 
 
 def tuned_yaml(scores: list[Score], dataset: str) -> str:
-    """Values per fusion: a number where one fold was tuned, else a list."""
+    """Values per fusion: a number where one fold was tuned, else one for each fold."""
     folds = sorted({score.fold for score in scores})
     fusions = dict.fromkeys(score.fusion for score in scores)
 
     def lines(value: Callable[[Score], float]) -> str:
         chosen = {fusion: [value(best(scores, fusion, fold)) for fold in folds] for fusion in fusions}
-        return "".join(f"  {name}: {each[0] if len(each) == 1 else each}\n" for name, each in chosen.items())
+        return "".join(f"  {name}: {each[0] if len(each) == 1 else {'per_fold': each}}\n" for name, each in chosen.items())
 
     tuned_on = ", ".join(map(str, folds))
     return (

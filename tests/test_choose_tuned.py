@@ -1,6 +1,7 @@
 """Tuned values are the best of the grid on inner held-out parts, and what is missing is said."""
 
 import csv
+import itertools
 import json
 from pathlib import Path
 
@@ -8,32 +9,24 @@ import pytest
 import yaml
 
 import choose_tuned
-from multimodal_loss.configuration import compose_config, resolved, run_name
+from multimodal_loss.configuration import compose_config, planned_run, resolved
 
 
 def write_grid(runs: Path, accuracy: dict[tuple[str, str, str], float]) -> None:
     """A finished run for every point of the grid; `accuracy` by fusion, rate and modules, 0.5 elsewhere."""
-    for experiment in ("tune_table_5", "tune_table_5_unimodal"):
-        grid = choose_tuned.Grid.read(experiment)
-        for fusion in grid.fusions:
-            for rate in grid.rates:
-                for modules in grid.modules:
-                    for inner in grid.inner_folds:
-                        for modality in grid.modalities or ("",):
-                            point = ["dataset=tcga_brca", *grid.fixed, "folds=[0]", f"fusion={fusion}"]
-                            point += [
-                                f"trainer.lr={rate}",
-                                f"backbone.modules={modules}",
-                                f"dataset.inner_fold={inner}",
-                            ]
-                            point += [f"dataset.modalities={modality}"] if modality else []
-                            value = accuracy.get((fusion, rate, modules), 0.5) + 0.001 * int(inner)
-                            replicate = {"replicate": 0, "stopped": "max_epochs" if rate == "5e-4" else "no_progress"}
-                            replicate |= {"metrics": {"validation": {"fused": {"ACC": value}}}}  # type: ignore[dict-item]
-                            folder = runs / run_name(point)
-                            folder.mkdir(parents=True)
-                            result = {"schema": 1, "status": "done", "replicates": [replicate]}
-                            (folder / "result.json").write_text(json.dumps(result))
+    grid = choose_tuned.Grid.read()
+    points = itertools.product(grid.methods.items(), grid.rates, grid.modules, grid.inner_folds)
+    for (fusion, methods), rate, modules, inner in points:
+        for method in methods:
+            point = ["experiment=tune_table_5", "dataset=tcga_brca", "folds=[0]", f"method={method}"]
+            point += [f"optimizer.lr={rate}", f"backbone.modules={modules}", f"dataset.inner_fold={inner}"]
+            value = accuracy.get((fusion, rate, modules), 0.5) + 0.001 * int(inner)
+            replicate = {"replicate_id": 0, "stopped": "max_epochs" if rate == "5e-4" else "no_progress"}
+            replicate |= {"metrics": {"validation": {"fused": {"ACC": value}}}}  # type: ignore[dict-item]
+            folder = runs / "-".join(planned_run(point)[:2])
+            folder.mkdir(parents=True)
+            result = {"schema": 2, "status": "done", "replicates": [replicate]}
+            (folder / "result.json").write_text(json.dumps(result))
 
 
 def choose(tmp_path: Path) -> int:
@@ -65,6 +58,6 @@ def test_a_missing_run_is_named_with_its_command(tmp_path: Path, capsys: pytest.
 
 def test_the_tuned_values_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """A dataset's learning_rates and modules, wherever they come from, set the trainer's and the backbone's."""
-    chosen = ["+dataset.learning_rates={sum_ce: 0.025}", "+dataset.modules={sum_ce: 48}"]
-    config = resolved(compose_config(["dataset=tcga", "backbone=moma", "trainer=moma", "fusion=sum_ce", *chosen]))
-    assert (config["trainer"]["lr"], config["backbone"]["modules"]) == (0.025, 48)
+    chosen = ["+facts.dataset.learning_rates={sum_ce: 0.025}", "+facts.dataset.modules={sum_ce: {per_fold: [48, 16]}}"]
+    config = resolved(compose_config(["experiment=table_5", "dataset=tcga", "method=sum_ce", *chosen]))
+    assert (config["optimizer"]["lr"], config["backbone"]["modules"]) == (0.025, {"per_fold": [48, 16]})

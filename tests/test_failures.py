@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-import multimodal_loss.train as train_module
+import multimodal_loss.training.run as train_module
 from multimodal_loss.configuration import compose_config
 from multimodal_loss.errors import TrainingError, UserError
-from multimodal_loss.train import FailedRun, run
+from multimodal_loss.training.run import FailedRun, run
 
 
 def results(tmp_path: Path) -> list[dict[str, Any]]:
@@ -22,13 +22,13 @@ def results(tmp_path: Path) -> list[dict[str, Any]]:
 def test_weights_that_the_last_update_spoils(tiny: list[str], tmp_path: Path, fusion: str, path: str) -> None:
     """The loss is checked before the update, so it is the evaluation that finds them."""
     config = compose_config(
-        [*tiny, f"fusion={fusion}", f"trainer.path={path}", "trainer.lr=1e30", "trainer.max_epochs=1"]
+        [*tiny, f"fusion={fusion}", f"trainer.path={path}", "optimizer.lr=1e30", "trainer.max_epochs=1"]
     )
-    with pytest.raises(FailedRun, match=r"not finite; try a smaller trainer\.lr") as caught:
+    with pytest.raises(FailedRun, match=r"not finite; try a smaller optimizer\.lr") as caught:
         run(config)
     assert isinstance(caught.value.__cause__, TrainingError)
     (result,) = results(tmp_path)
-    assert result["status"] == "failed" and "trainer.lr" in result["error"]
+    assert result["status"] == "failed" and "optimizer.lr" in result["error"]
 
 
 @pytest.mark.parametrize(
@@ -82,9 +82,9 @@ def test_a_bug_keeps_its_traceback_and_is_recorded(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("trainer.betas=0.9", "trainer.betas=0.9: give two numbers from 0 to below 1"),
-        ("trainer.betas=[0.9,1]", "from 0 to below 1"),
-        ("trainer.path=logistic", "trainer.C"),
+        ("optimizer.betas=0.9", "bad value in optimizer"),
+        ("optimizer.betas=[0.9,1]", "bad value in optimizer: Invalid beta parameter"),
+        ("trainer.path=logistic", "trainer.path=logistic: not one of auto, ordinary"),
         ("output_dir=null", "output_dir=None: must name a folder"),
     ],
 )
@@ -94,12 +94,12 @@ def test_values_that_were_tracebacks(tiny: list[str], override: str, message: st
 
 
 def test_betas_of_zero_are_allowed(tiny: list[str], tmp_path: Path) -> None:
-    run(compose_config([*tiny, "trainer.betas=[0,0.999]", "trainer.max_epochs=2"]))
+    run(compose_config([*tiny, "optimizer.betas=[0,0.999]", "trainer.max_epochs=2"]))
     assert results(tmp_path)[0]["status"] == "done"
 
 
 def test_logistic_regression_never_takes_a_second_softmax(tiny: list[str]) -> None:
     linear = [one for one in tiny if not one.startswith("backbone")]
-    linear += ["backbone=linear", "trainer=logistic", "fusion=unimodal", "dataset.modalities=[m1]"]
-    with pytest.raises(FailedRun, match=r"fusion\.input=logits"):
+    linear += ["backbone=logistic", "fusion=unimodal", "fusion_input=probabilities"]
+    with pytest.raises(FailedRun, match=r"fusion_input=logits"):
         run(compose_config(linear))

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-import multimodal_loss.train as train_module
+import multimodal_loss.training.run as train_module
 from conftest import run_training, start_training
-from multimodal_loss.configuration import compose_config, resolved, run_name
-from multimodal_loss.train import FailedRun, run
+from multimodal_loss.configuration import compose_config, planned_run, resolved
+from multimodal_loss.errors import UserError
+from multimodal_loss.training.run import FailedRun, run
 from multimodal_loss.training.replicate import Replicate
 
 from test_resume import outcome, stop_after_a_checkpoint  # isort: skip
@@ -38,8 +39,8 @@ def study(tmp_path: Path) -> Path:
 @pytest.fixture
 def overrides(study: Path, tmp_path: Path) -> list[str]:
     return [
-        *("dataset=tables", f"dataset.path={study}", "backbone=moma", "backbone.modules=16", "trainer=moma"),
-        *("trainer.max_epochs=30", "trainer.lr=5e-3", "threads=1", "device=cpu", "progress=false"),
+        *("dataset=tables", f"dataset.path={study}", "backbone=moma", "backbone.modules=16", "optimizer.weight_decay=1e-3"),
+        *("trainer.max_epochs=30", "optimizer.lr=5e-3", "threads=1", "device=cpu", "progress=false"),
         f"output_dir={tmp_path}/runs",
     ]
 
@@ -52,7 +53,7 @@ def result_of(path: Path) -> dict[str, Any]:
 def test_every_fold_is_a_replicate_with_its_own_data(overrides: list[str]) -> None:
     directory = run(compose_config([*overrides, "fusion=multimodal", "store_training_outputs=true"]))
     replicates = result_of(directory.path)["replicates"]
-    assert [(r["replicate"], r["seed"], r["fold"]) for r in replicates] == [(f, 0, f) for f in range(5)]
+    assert [(r["replicate_id"], r["seed"], r["fold"]) for r in replicates] == [(f, 0, f) for f in range(5)]
     assert len({r["data_fingerprint"] for r in replicates}) == 5
     assert all(r["seconds"] > 0 and r["epochs"] == 30 for r in replicates)
     predictions = np.load(directory.predictions)
@@ -69,22 +70,28 @@ def test_a_fold_alone_gives_what_it_gives_among_all(overrides: list[str]) -> Non
     assert alone == every[3]
 
 
-def test_a_done_run_warns_where_the_tables_changed_since(
+def test_a_done_run_is_trained_again_where_the_tables_changed_since(
     overrides: list[str], study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """What decides is what the files hold, not when they were written."""
     config = compose_config([*overrides, "fusion=sum_ce", "folds=[0]"])
-    ended = run(config).result.stat().st_mtime
-    run(config)
-    assert "warning" not in capsys.readouterr().err
+    directory = run(config)
+    before, ended = result_of(directory.path), directory.result.stat().st_mtime
     os.utime(study / "genes.csv", (ended + 5, ended + 5))
     run(config)
+    assert "warning" not in capsys.readouterr().err
+    (study / "genes.csv").write_text((study / "genes.csv").read_text().replace("s7,", "s7,1"))
+    run(config)
     assert "the data changed after" in capsys.readouterr().err
+    after = result_of(directory.path)
+    assert before["replicates"][0]["data_fingerprint"] != after["replicates"][0]["data_fingerprint"]
 
 
 def test_a_rate_and_modules_for_each_fold(overrides: list[str]) -> None:
-    values = ["trainer.lr=[1e-3,2e-3,5e-3,1e-2,1e-1]", "backbone.modules=[16,16,32,16,16]", "fusion=sum_ce"]
+    values = ["optimizer.lr={per_fold:[1e-3,2e-3,5e-3,1e-2,1e-1]}", "fusion=sum_ce"]
+    values += ["backbone.modules={per_fold:[16,16,32,16,16]}"]
     listed = run(compose_config([*overrides, *values]))
-    single = run(compose_config([*overrides, "fusion=sum_ce", "trainer.lr=5e-3", "backbone.modules=32", "folds=[2]"]))
+    single = run(compose_config([*overrides, "fusion=sum_ce", "optimizer.lr=5e-3", "backbone.modules=32", "folds=[2]"]))
     assert np.array_equal(np.load(listed.predictions)["2/fused"], np.load(single.predictions)["2/fused"])
     stored = torch.load(listed.checkpoint, weights_only=True)["replicates"]
     assert [len(stored[f]["backbone"]["coordinates.0.weight"]) for f in range(5)] == [32, 32, 64, 32, 32]
@@ -107,13 +114,21 @@ def test_killed_in_any_fold_it_ends_in_the_same_numbers(overrides: list[str], tm
     [("[7]", "folds 0 to 4"), ("[0,0]", "each once"), ("[x]", "folds=x"), ("[]", "at least one")],
 )
 def test_bad_folds_fail_in_one_line(overrides: list[str], folds: str, complaint: str) -> None:
-    with pytest.raises(FailedRun, match=complaint):
+    with pytest.raises(UserError, match=complaint):
         run(compose_config([*overrides, f"folds={folds}"]))
 
 
-def test_folds_of_a_dataset_without_folds(tiny: list[str]) -> None:
-    with pytest.raises(FailedRun, match="one fixed split"):
-        run(compose_config([*tiny, "folds=[0]"]))
+def test_all_folds_written_out_are_the_run_of_auto_and_further_seeds_do_not_count(overrides: list[str]) -> None:
+    every = [f"folds={folds}" for folds in ("auto", "[0,1,2,3,4]")]
+    hashes = {planned_run([*overrides, folds, seeds]).hash for folds in every for seeds in ("seeds=[0]", "seeds=[0,7]")}
+    assert len(hashes) == 1
+    assert planned_run([*overrides, "folds=[0,1,2,3]"]).hash not in hashes
+    assert planned_run([*overrides, "seeds=[1]"]).hash not in hashes
+
+
+def test_a_fold_without_a_value_of_its_own_is_named(overrides: list[str]) -> None:
+    with pytest.raises(UserError, match=r"per_fold=\[0.1\]: has no entry for fold 1"):
+        run(compose_config([*overrides, "fusion=sum_ce", "optimizer.lr={per_fold:[0.1]}", "trainer.max_epochs=1"]))
 
 
 def test_a_missing_folder_says_how_to_get_it(tmp_path: Path) -> None:
@@ -125,9 +140,10 @@ def test_a_missing_folder_says_how_to_get_it(tmp_path: Path) -> None:
 
 
 def test_a_run_keeps_its_name_wherever_data_dir_lies(tmp_path: Path) -> None:
-    names = {run_name(["dataset=tcga_brca", f"data_dir={folder}"]) for folder in ("data", tmp_path)}
-    assert len(names) == 1
-    assert run_name(["dataset=tables", "dataset.path=a"]) != run_name(["dataset=tables", "dataset.path=b"])
+    hashes = {planned_run(["dataset=tcga_brca", f"data_dir={folder}"]).hash for folder in ("data", tmp_path)}
+    assert len(hashes) == 1
+    a, b = (planned_run(["dataset=tables", f"dataset.path={path}"]).hash for path in "ab")
+    assert a != b
 
 
 def test_a_step_is_an_epoch_unless_batches_are_asked_for(overrides: list[str]) -> None:
@@ -142,22 +158,22 @@ def test_every_fold_that_has_ended_is_kept_however_short(
     """Checkpoints come at longer intervals than all folds: a run killed in fold 3's evaluation keeps 0 to 3."""
     config = compose_config([*overrides, "fusion=multimodal", "checkpoint_seconds=1e6"])
     expected = run(compose_config([*overrides, "fusion=multimodal", f"output_dir={tmp_path}/undisturbed"])).path
-    evaluate, train_fold = train_module._evaluate, train_module.train
+    evaluate, train_fold = train_module.evaluate, train_module.train
     trained: list[int] = []
 
     def killed(replicate: Replicate, *rest: Any) -> Any:
-        if replicate.number == 3:
+        if replicate.replicate_id == 3:
             raise KeyboardInterrupt
         return evaluate(replicate, *rest)
 
     def counting(replicates: list[Replicate], stack: Any, *rest: Any) -> Any:
-        trained.extend(r.number for r in replicates if not rest[-1].stopped.get(r.number))
+        trained.extend(r.replicate_id for r in replicates if not rest[-1].stopped.get(r.replicate_id))
         return train_fold(replicates, stack, *rest)
 
-    monkeypatch.setattr(train_module, "_evaluate", killed)
+    monkeypatch.setattr(train_module, "evaluate", killed)
     with pytest.raises(KeyboardInterrupt):
         run(config)
-    monkeypatch.setattr(train_module, "_evaluate", evaluate)
+    monkeypatch.setattr(train_module, "evaluate", evaluate)
     monkeypatch.setattr(train_module, "train", counting)
     assert outcome(run(config).path) == outcome(expected)
     assert trained == [4]
@@ -167,7 +183,7 @@ def test_every_fold_that_has_ended_is_kept_however_short(
 def test_a_checkpoint_is_never_continued_on_other_data(overrides: list[str], study: Path, change: str) -> None:
     long = [*overrides, "fusion=multimodal", "trainer.max_epochs=100000", "trainer.patience=100000"]
     process = start_training([*long, "checkpoint_seconds=0.1"])
-    folder = Path(overrides[-1].partition("=")[2]) / run_name([*long])
+    folder = Path(overrides[-1].partition("=")[2]) / "-".join(planned_run(long)[:2])
     stop_after_a_checkpoint(process, folder, signal.SIGKILL)
     lines = (study / "images.csv").read_text().splitlines()
     if change == "value":
@@ -187,22 +203,3 @@ def test_monitoring_folds_without_a_validation_part_fails_before_training(overri
         run(compose_config(batches))
     directory = run(compose_config([*batches, "trainer.monitor=null", "trainer.batch_size=16"]))
     assert result_of(directory.path)["replicates"][0]["epochs"] == 30
-
-
-def test_the_age_of_data_is_told_whatever_lies_in_the_folder(
-    overrides: list[str], study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = compose_config([*overrides, "fusion=sum_ce", "folds=[0]"])
-    directory = run(config)
-    (study / "dangling").symlink_to(study / "nowhere")
-    run(config)
-    assert "warning" not in capsys.readouterr().err
-    elsewhere = tmp_path / "newer.csv"
-    elsewhere.touch()
-    os.utime(elsewhere, (directory.result.stat().st_mtime + 5,) * 2)
-    (study / "link").symlink_to(elsewhere)
-    run(config)
-    assert "the data changed after" in capsys.readouterr().err
-    for path in study.iterdir():
-        path.unlink()
-    assert run(config).path == directory.path

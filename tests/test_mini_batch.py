@@ -1,7 +1,8 @@
 """Mini-batches: every sample once an epoch, the plain loop's numbers, and continuing in the middle of an epoch."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from multimodal_loss.configuration import TrainerConfig
 from multimodal_loss.datasets import MultimodalData, Split
 from multimodal_loss.errors import UserError
 from multimodal_loss.fusion import SumCrossEntropy
 from multimodal_loss.results.run_directory import RunDirectory
-from multimodal_loss.training.loop import LoopOptions, TrainingState, train
-from multimodal_loss.training.replicate import OptimizerOptions, Replicate, fusion_input, make_replicate
-from multimodal_loss.training.stack import MiniBatchStack
+from multimodal_loss.training.group_trainer import OrdinaryTrainer
+from multimodal_loss.training.loop import TrainingState, train
+from multimodal_loss.training.replicate import Recipe, Replicate, as_fusion_input, make_replicate
 
 CPU = torch.device("cpu")
 SAMPLES, BATCH = 23, 5
@@ -36,11 +38,11 @@ class Recorder(nn.Module):
         return torch.stack([layer(self.dropout(x)) for layer, x in zip(self.layers, inputs, strict=True)], dim=1)
 
 
-def data() -> MultimodalData:
+def data(dtype: torch.dtype = torch.float64) -> MultimodalData:
     generator = torch.Generator().manual_seed(3)
-    number = torch.arange(SAMPLES, dtype=torch.float64)[:, None]
+    number = torch.arange(SAMPLES, dtype=dtype)[:, None]
     inputs = tuple(
-        torch.cat([number, torch.randn(SAMPLES, 3, generator=generator, dtype=torch.float64)], dim=1) for _ in range(2)
+        torch.cat([number, torch.randn(SAMPLES, 3, generator=generator, dtype=dtype)], dim=1) for _ in range(2)
     )
     split = Split(inputs, torch.arange(SAMPLES) % 3)
     return MultimodalData(split, split, split, ("a", "b"), ("0", "1", "2"), "toy")
@@ -48,6 +50,18 @@ def data() -> MultimodalData:
 
 def replicate(dropout: float = 0.0) -> Replicate:
     return make_replicate(0, 7, None, data(), lambda d: Recorder(dropout), SumCrossEntropy, torch.float64)
+
+
+def recipe(
+    epochs: int = 100,
+    patience: int = 100,
+    monitor: str | None = None,
+    optimizer: Callable[..., torch.optim.Optimizer] = partial(torch.optim.Adam, lr=1e-2),
+    scheduler: Callable[..., Any] | None = None,
+    **options: Any,
+) -> Recipe:
+    trainer = TrainerConfig(BATCH, epochs, 0.0, patience, monitor, **options)
+    return Recipe(optimizer, trainer, "probabilities", scheduler)
 
 
 def run_directory(path: Path) -> RunDirectory:
@@ -61,9 +75,8 @@ def weights(trained: Replicate) -> list[Tensor]:
 
 
 def test_every_epoch_sees_every_sample_once_in_an_order_of_its_own(tmp_path: Path) -> None:
-    one = replicate()
-    stack = MiniBatchStack(one, OptimizerOptions(lr=1e-3), "probabilities", CPU, BATCH)
-    state = train([one], stack, LoopOptions(4, 0.0, 100), run_directory(tmp_path))
+    one, how = replicate(), recipe(4)
+    state = train([one], OrdinaryTrainer(one, how, CPU), how.trainer, run_directory(tmp_path))
     seen = one.backbone.seen
     assert [len(batch) for batch in seen] == [5, 5, 5, 5, 3] * 4
     epochs = [[sample for batch in seen[i : i + 5] for sample in batch] for i in range(0, 20, 5)]
@@ -72,37 +85,70 @@ def test_every_epoch_sees_every_sample_once_in_an_order_of_its_own(tmp_path: Pat
     assert state.stopped[0]["epochs"] == 4 and state.stopped[0]["stopped"] == "max_epochs"
 
 
-@pytest.mark.parametrize("name", ["adam", "rmsprop"])
-def test_equals_the_plain_loop(name: str, tmp_path: Path) -> None:
-    """Also the loss that history holds, and the rate that falls every second epoch."""
-    options = OptimizerOptions(lr=1e-2, weight_decay=1e-3, name=name, alpha=0.8, lr_decay=0.5, lr_decay_epochs=2)
+OPTIMIZERS = {
+    "adam": partial(torch.optim.Adam, lr=1e-2, weight_decay=1e-3),
+    "rmsprop": partial(torch.optim.RMSprop, lr=1e-2, alpha=0.8, weight_decay=1e-3),
+    "sgd": partial(torch.optim.SGD, lr=1e-2, momentum=0.9, dampening=0.9, weight_decay=1e-3),
+    "adamw": partial(torch.optim.AdamW, lr=1e-2, weight_decay=1e-2),
+}
+SCHEDULES = {
+    "step": partial(torch.optim.lr_scheduler.StepLR, step_size=2, gamma=0.5),
+    "milestones": partial(torch.optim.lr_scheduler.MultiStepLR, milestones=[1, 3], gamma=0.1),
+    "plateau": partial(torch.optim.lr_scheduler.ReduceLROnPlateau, factor=0.5, patience=0),
+    "cosine": partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=5),
+}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "schedule", "options"),
+    [
+        ("adam", "step", {}),
+        ("rmsprop", "step", {}),
+        ("sgd", "milestones", {"clip_norm": 0.05}),
+        ("adamw", "plateau", {"accumulate": 2}),
+        ("sgd", "cosine", {"accumulate": 5, "clip_norm": 0.1}),
+    ],
+)
+def test_equals_the_plain_loop(optimizer: str, schedule: str, options: dict[str, Any], tmp_path: Path) -> None:
+    """Also the loss that history holds, and the learning rate. SUM's loss is a mean, so parts of a batch add up."""
+    how = recipe(5, optimizer=OPTIMIZERS[optimizer], scheduler=SCHEDULES[schedule], **options)
     one = replicate()
-    stack = MiniBatchStack(one, options, "probabilities", CPU, BATCH)
-    state = train([one], stack, LoopOptions(5, 0.0, 100), run_directory(tmp_path))
+    state = train([one], OrdinaryTrainer(one, how, CPU), how.trainer, run_directory(tmp_path))
 
     plain, train_split = replicate(), data().train
     parameters, losses = list(plain.backbone.parameters()), []
-    if name == "adam":
-        optimizer: torch.optim.Optimizer = torch.optim.Adam(parameters, lr=1e-2, weight_decay=1e-3)
-    else:
-        optimizer = torch.optim.RMSprop(parameters, lr=1e-2, alpha=0.8, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.5)
-    batches = iter(one.backbone.seen)
-    for _ in range(5):
+    update = OPTIMIZERS[optimizer](parameters)
+    rate = SCHEDULES[schedule](update)
+    seen = [sample for part in one.backbone.seen for sample in part]
+    for epoch in range(5):
         total = 0.0
-        for _ in range(5):
-            rows = next(batches)
-            scores = fusion_input(plain.backbone([x[rows] for x in train_split.inputs]), "probabilities")
+        for start in range(0, SAMPLES, BATCH):
+            rows = seen[epoch * SAMPLES : (epoch + 1) * SAMPLES][start : start + BATCH]
+            scores = as_fusion_input(plain.backbone([x[rows] for x in train_split.inputs]), "probabilities")
             loss = plain.fusion(scores, train_split.target[rows])
-            optimizer.zero_grad()
+            update.zero_grad()
             loss.backward()
-            optimizer.step()
+            if "clip_norm" in options:
+                torch.nn.utils.clip_grad_norm_(parameters, options["clip_norm"])
+            update.step()
             total += float(loss.detach()) * len(rows)
-        schedule.step()
         losses.append(total / SAMPLES)
+        rate.step(*([losses[-1]] if schedule == "plateau" else []))
     assert [row[2] for row in state.history] == pytest.approx(losses, abs=1e-12)
     for ours, theirs in zip(weights(one), weights(plain), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_bf16_and_compile_train_near_the_plain_numbers(tmp_path: Path) -> None:
+    losses = []
+    for options in ({}, {"amp": True}, {"compile": True}):
+        one = make_replicate(0, 7, None, data(torch.float32), lambda d: Recorder(), SumCrossEntropy)
+        how = recipe(3, **options)  # type: ignore[arg-type]
+        trainer = OrdinaryTrainer(one, how, CPU)
+        losses.append([row[2] for row in train([one], trainer, how.trainer, run_directory(tmp_path / f"{options}")).history])
+        assert all(not key.startswith("_orig_mod") for key in one.state_dict()["backbone"])
+    assert losses[1] == pytest.approx(losses[0], rel=0.05) and losses[1] != losses[0]
+    assert losses[2] == pytest.approx(losses[0], rel=1e-4)
 
 
 class Killed(Exception):
@@ -111,12 +157,11 @@ class Killed(Exception):
 
 def test_killed_after_any_step_it_ends_in_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dropout included; a checkpoint is written after every step, most of them in the middle of an epoch."""
-    loop = LoopOptions(6, 0.0, 3, checkpoint_seconds=0.0, monitor="validation_FM")
-    options = OptimizerOptions(lr=1e-2, lr_decay=0.9)
+    how = recipe(6, 3, "validation_FM", scheduler=partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.9))
 
     def attempt(folder: Path, steps: int | None) -> tuple[Replicate, TrainingState]:
         one = replicate(dropout=0.5)
-        stack = MiniBatchStack(one, options, "probabilities", CPU, BATCH)
+        stack = OrdinaryTrainer(one, how, CPU)
         ordinary_step, left = stack.step, steps
 
         def step() -> Tensor | None:
@@ -128,7 +173,7 @@ def test_killed_after_any_step_it_ends_in_the_same_weights(tmp_path: Path, monke
 
         monkeypatch.setattr(stack, "step", step)
         torch.manual_seed(torch.seed() % 1000)  # whatever the process drew before must not matter
-        return one, train([one], stack, loop, run_directory(folder))
+        return one, train([one], stack, how.trainer, run_directory(folder), checkpoint_seconds=0.0)
 
     undisturbed, state = attempt(tmp_path / "undisturbed", None)
     assert 1 < state.stopped[0]["epochs"] <= 6
@@ -146,9 +191,9 @@ def test_killed_after_any_step_it_ends_in_the_same_weights(tmp_path: Path, monke
 
 
 def test_monitoring_macro_f1_ends_with_the_best_iterate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = replicate()
-    stack = MiniBatchStack(one, OptimizerOptions(lr=1e-2), "probabilities", CPU, BATCH)
-    values = iter([0.9, 0.5, 0.6, 0.5, 0.4, 0.45, 0.45])
+    one, how = replicate(), recipe(100, 2, "validation_FM")
+    stack = OrdinaryTrainer(one, how, CPU)
+    values = iter([0.9, 0.5, 0.6, 0.4, 0.4, 0.45, 0.45])
     kept: list[list[Tensor]] = []
 
     def value(monitor: str) -> list[float]:
@@ -157,15 +202,15 @@ def test_monitoring_macro_f1_ends_with_the_best_iterate(tmp_path: Path, monkeypa
         return [next(values)]
 
     monkeypatch.setattr(stack, "validation_values", value)
-    state = train([one], stack, LoopOptions(100, 0.0, 2, monitor="validation_FM"), run_directory(tmp_path))
-    assert state.stopped[0]["epochs"] == 7  # an equal value is progress where min_delta is 0
-    for ours, theirs in zip(weights(one), kept[4], strict=True):
+    state = train([one], stack, how.trainer, run_directory(tmp_path))
+    assert state.stopped[0]["epochs"] == 6  # an equal value is no progress, and the first of equals is kept
+    for ours, theirs in zip(weights(one), kept[3], strict=True):
         assert torch.equal(ours, theirs)
 
 
 def test_validation_is_scored_without_dropout_and_leaves_training_mode_on() -> None:
     one = replicate(dropout=0.9)
-    stack = MiniBatchStack(one, OptimizerOptions(lr=1e-2), "probabilities", CPU, BATCH)
+    stack = OrdinaryTrainer(one, recipe(), CPU)
     first, second = (stack.validation_values("validation_loss") for _ in range(2))
     assert first == second and one.backbone.training
     frozen = copy.deepcopy(one)
@@ -178,4 +223,4 @@ def test_validation_is_scored_without_dropout_and_leaves_training_mode_on() -> N
 @pytest.mark.parametrize("size", [0, -3, 2.5, "all"])
 def test_a_bad_batch_size_is_a_user_error(size: Any) -> None:
     with pytest.raises(UserError, match=r"trainer\.batch_size"):
-        MiniBatchStack(replicate(), OptimizerOptions(lr=1e-2), "probabilities", CPU, size)
+        TrainerConfig(size, 1, 0.0, 1)

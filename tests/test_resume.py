@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-import multimodal_loss.train as train_module
+import multimodal_loss.training.run as train_module
 from conftest import run_training, start_training
 from multimodal_loss.configuration import compose_config
 from multimodal_loss.results.run_directory import RunDirectory
-from multimodal_loss.train import run
+from multimodal_loss.training.run import run
 from multimodal_loss.training import loop
 from multimodal_loss.training.loop import TrainingState
 
-LONG = ("trainer.max_epochs=1000", "trainer.patience=1000", "trainer.lr=1e-3", "fusion=multimodal")
+LONG = ("trainer.max_epochs=1000", "trainer.patience=1000", "optimizer.lr=1e-3", "fusion=multimodal")
 
 
 def outcome(path: Path) -> dict[str, Any]:
@@ -106,13 +106,13 @@ def test_a_monitored_run_of_several_replicates_keeps_its_best_iterate(
 ) -> None:
     """Killed in replicate 1, well after its best epoch, and once more while replicate 0 is evaluated again."""
     config = [*tiny, "fusion=multimodal", "trainer.path=ordinary", f"trainer.batch_size={batch_size}"]
-    config += ["trainer.monitor=validation_loss", "trainer.max_epochs=60", "trainer.patience=60", "trainer.lr=3e-2"]
+    config += ["trainer.monitor=validation_loss", "trainer.max_epochs=60", "trainer.patience=60", "optimizer.lr=3e-2"]
     expected = run(compose_config([*config, f"output_dir={tmp_path}/undisturbed"])).path
-    checkpointed, evaluate = loop.save_checkpoint, train_module._evaluate
+    checkpointed, evaluate = loop.save_checkpoint, train_module.evaluate
 
     def killed_in_replicate_1(directory: RunDirectory, replicates: Any, stack: Any, state: TrainingState) -> None:
         checkpointed(directory, replicates, stack, state)
-        if stack is not None and replicates[0].number == 1 and state.epoch == 55:
+        if stack is not None and replicates[0].replicate_id == 1 and state.epoch == 55:
             best = state.best[1]["backbone"]
             now = replicates[0].state_dict()["backbone"]
             assert any(not torch.equal(best[name], now[name]) for name in best)  # it is not the last iterate
@@ -126,8 +126,8 @@ def test_a_monitored_run_of_several_replicates_keeps_its_best_iterate(
         with pytest.raises(Killed):
             run(compose_config([*config, "checkpoint_seconds=0"]))
     with monkeypatch.context() as context:
-        context.setattr(train_module, "_evaluate", killed_in_evaluation)
+        context.setattr(train_module, "evaluate", killed_in_evaluation)
         with pytest.raises(Killed):
             run(compose_config(config))
-    monkeypatch.setattr(train_module, "_evaluate", evaluate)
+    monkeypatch.setattr(train_module, "evaluate", evaluate)
     assert outcome(run(compose_config(config)).path) == outcome(expected)

@@ -12,13 +12,14 @@ import torch
 from omegaconf import DictConfig
 
 from conftest import run_training
-from multimodal_loss import train as train_module
-from multimodal_loss.configuration import compose_config, resolved
+from multimodal_loss.training import run as train_module
+from multimodal_loss.configuration import RunConfig, compose_config
 from multimodal_loss.datasets import SyntheticDataset
 from multimodal_loss.errors import UserError
 from multimodal_loss.results.metrics import compute_metrics
 from multimodal_loss.results.run_directory import WriteError
-from multimodal_loss.train import FailedRun, run
+from multimodal_loss.training.run import FailedRun, run
+from multimodal_loss.training.evaluate import predict
 from multimodal_loss.training.replicate import Replicate
 
 
@@ -31,21 +32,23 @@ def test_a_run_directory_holds_what_the_contract_says(tiny: list[str]) -> None:
     directory = run(compose_config([*tiny, "fusion=multimodal"]))
     result = result_of(directory.path)
     assert directory.path.name == f"synthetic-noisy2-seed3-mlp-multimodal-{result['hash']}"
-    assert (result["status"], result["error"], result["schema"], result["profile"]) == ("done", None, 1, "full")
+    assert (result["status"], result["error"], result["schema"], result["profile"]) == ("done", None, 2, "full")
     assert result["dataset"] == {
         "name": "synthetic",
         "modalities": ["m1", "m2", "m3"],
         "inputs": ["m1", "m2", "m3"],
         "classes": ["0", "1"],
         "sizes": {"train": 80, "validation": 20, "test": 60},
+        "generated": False,
     }
+    assert set(result["data"]) == {"fingerprint", "version"}
     assert {"git", "versions", "hardware", "started", "ended", "config", "device"} <= result.keys()
-    assert [r["replicate"] for r in result["replicates"]] == [0, 1]
+    assert [r["replicate_id"] for r in result["replicates"]] == [0, 1]
     predictions = np.load(directory.predictions)
     for replicate in result["replicates"]:
         assert replicate["epochs"] == 40
         assert replicate["stopped"] == "max_epochs"
-        number = replicate["replicate"]
+        number = replicate["replicate_id"]
         target, fused = predictions[f"{number}/target"], predictions[f"{number}/fused"]
         modalities = predictions[f"{number}/modalities"]
         assert (target.shape, fused.shape, modalities.shape) == ((60,), (60, 2), (60, 3, 2))
@@ -57,15 +60,15 @@ def test_a_run_directory_holds_what_the_contract_says(tiny: list[str]) -> None:
         assert replicate["metrics"]["validation"]["fused"]["ACC"] is not None
         assert {len(v) for v in replicate["proxies"].values()} == {2}
     history = (directory.path / "history.csv").read_text().splitlines()
-    assert history[0] == "replicate,epoch,train_loss,seconds"
+    assert history[0] == "replicate_id,epoch,train_loss,seconds"
     assert len(history) == 1 + 2 * 40
 
 
 def fresh_replicates(config: DictConfig) -> list[Replicate]:
     """The replicates of a config before training."""
-    values, dataset = resolved(config), train_module.make_dataset(config)
-    plan = train_module.plan_replicates(values, dataset)
-    return [train_module.make_planned(config, values, dataset, planned) for planned in plan]
+    settings = RunConfig.parse(config)
+    dataset = train_module.make_dataset(settings)
+    return [train_module.make_planned(settings, dataset, planned) for planned in settings.plan(dataset.num_folds)]
 
 
 def test_stored_predictions_are_those_of_the_checkpoint(tiny: list[str]) -> None:
@@ -75,9 +78,10 @@ def test_stored_predictions_are_those_of_the_checkpoint(tiny: list[str]) -> None
     checkpoint = torch.load(directory.checkpoint, weights_only=True)
     predictions = np.load(directory.predictions)
     for replicate in fresh_replicates(config):
-        replicate.load_state_dict(checkpoint["replicates"][replicate.number])
-        again = train_module.predict(replicate, replicate.data.test, "probabilities", torch.device("cpu"))
-        np.testing.assert_array_equal(again["fused"], predictions[f"{replicate.number}/fused"])
+        replicate.load_state_dict(checkpoint["replicates"][replicate.replicate_id])
+        recipe = train_module.make_recipe(RunConfig.parse(config), replicate)
+        again = predict(replicate, replicate.data.test, recipe, torch.device("cpu"))
+        np.testing.assert_array_equal(again["fused"], predictions[f"{replicate.replicate_id}/fused"])
 
 
 @pytest.mark.parametrize("fusion", ["nn_ce", "multimodal", "soft_triple", "proxy_anchor"])
@@ -86,7 +90,7 @@ def test_fusion_parameters_are_trained_and_stored(tiny: list[str], fusion: str, 
     config = compose_config([*tiny, f"fusion={fusion}", f"trainer.path={path}"])
     checkpoint = torch.load(run(config).checkpoint, weights_only=True)
     for fresh in fresh_replicates(config):
-        stored = checkpoint["replicates"][fresh.number]["fusion"]
+        stored = checkpoint["replicates"][fresh.replicate_id]["fusion"]
         assert stored.keys() == dict(fresh.fusion.named_parameters()).keys()
         for name, value in fresh.fusion.named_parameters():
             assert not torch.equal(stored[name], value), f"{name} did not move"
@@ -107,13 +111,13 @@ def test_a_done_run_is_skipped_and_a_failed_one_is_run_again(tiny: list[str]) ->
 
 
 def test_a_loss_that_is_not_finite_fails_the_run_in_one_line(tiny: list[str]) -> None:
-    overrides = [*tiny, "fusion=sum_ce", "backbone.activation=relu", "trainer.lr=1e30"]
-    with pytest.raises(FailedRun, match=r"loss of replicate 0 became nan in epoch \d+; try a smaller trainer.lr"):
+    overrides = [*tiny, "fusion=sum_ce", "backbone.activation=relu", "optimizer.lr=1e30"]
+    with pytest.raises(FailedRun, match=r"loss of replicate 0 became nan in epoch \d+; try a smaller optimizer.lr"):
         run(compose_config(overrides))
     (folder,) = Path(tiny[-2].removeprefix("output_dir=")).iterdir()
     result = result_of(folder)
     assert result["status"] == "failed"
-    assert "trainer.lr" in result["error"]
+    assert "optimizer.lr" in result["error"]
     assert not (folder / "predictions.npz").exists()
 
 
@@ -196,11 +200,20 @@ def test_test_rows_never_reach_training(tiny: list[str], tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("trainer.lr=fast", "trainer.lr=fast: must be a number above 0"),
-        ("trainer.lr=0", "trainer.lr=0"),
+        ("optimizer.lr=fast", "bad value in optimizer"),
+        ("optimizer.lr=-1", "bad value in optimizer: Invalid learning rate: -1"),
+        ("optimizer.lr=0", "optimizer.lr=0: must be a number above 0"),
+        ("optimizer.weight_decay=-1", "bad value in optimizer: Invalid weight_decay value: -1"),
+        ("+optimizer.momentun=1", "bad value in optimizer"),
+        ("optimizer._target_=torch.optim.Adan", "Adan"),
+        ("trainer.amp=maybe", "trainer.amp=maybe: not one of"),
+        ("trainer.accumulate=0", "trainer.accumulate=0: must be a whole number above 0"),
+        ("trainer.clip_norm=abc", "trainer.clip_norm=abc: must be a number above 0"),
+        ("trainer.monitor=test_loss", "trainer.monitor=test_loss: not one of null, validation_loss"),
+        ("folds=[7]", "one fixed split"),
         ("trainer.max_epochs=0", "trainer.max_epochs=0: must be a whole number above 0"),
         ("trainer.patience=1.5", "trainer.patience=1.5"),
-        ("trainer.betas=[0.9]", "trainer.betas"),
+        ("optimizer.betas=[0.9]", "bad value in optimizer"),
         ("trainer.path=fast", "trainer.path=fast"),
         ("seeds=[]", "seeds"),
         ("seeds=[0,0]", "seeds"),
@@ -208,7 +221,7 @@ def test_test_rows_never_reach_training(tiny: list[str], tmp_path: Path, monkeyp
         ("threads=0", "threads=0"),
         ("device=gpu9", "device=gpu9 cannot be used here"),
         ("dataset.labels=soft", "dataset.labels=soft"),
-        ("fusion.input=scores", "fusion.input=scores"),
+        ("fusion_input=scores", "fusion_input=scores"),
         ("fusion.gamma=-1", "bad value in fusion: gamma must be a number above 0, got -1"),
         ("fusion.gamma=abc", "bad value in fusion: gamma must be a number above 0, got 'abc'"),
         ("fusion.proxies_per_class=2.5", "proxies_per_class must be a whole number of at least 1, got 2.5"),
@@ -236,12 +249,14 @@ def test_a_bad_value_is_one_clear_line(tiny: list[str], override: str, message: 
     ("overrides", "code", "message"),
     [
         (["fusion=multimodel"], 2, "did you mean multimodal"),
-        (["trainer.learning_rate=1"], 2, "unknown config key trainer.learning_rate"),
+        (["trainer.learning_rate=1"], 2, "Could not override 'trainer.learning_rate'"),
         (["dataset.noisy_modalites=1"], 2, "did you mean dataset.noisy_modalities"),
-        (["fusion=sum_ce,multimodal"], 2, "fusion=sum_ce,multimodal: several values; add -m"),
-        (["-m", "fusion=sum_ce,multimodal", "trainer.lerning=1"], 2, "unknown config key trainer.lerning (did"),
+        (["fusion=sum_ce,multimodal"], 2, "add --multirun"),
+        (["-m", "fusion=sum_ce,multimodal", "trainer.patiance=1"], 2, "did you mean trainer.patience"),
+        (["experiment=null", "method=null", "fusion=sum_ce", "seeds=[]"], 2, "seeds=[]: give at least one"),
+        (["output_dir=/dev/null/runs"], 1, "cannot make the run directory"),
         (["fusion=sum_ce", "dataset.labels=soft"], 2, "dataset.labels=soft: not one of threshold, bernoulli"),
-        (["fusion=sum_ce", "backbone.activation=relu", "trainer.lr=1e30"], 1, "became nan"),
+        (["fusion=sum_ce", "backbone.activation=relu", "optimizer.lr=1e30"], 1, "became nan"),
     ],
 )
 def test_the_command_ends_with_one_line_and_its_exit_code(
@@ -256,7 +271,7 @@ def test_the_command_ends_with_one_line_and_its_exit_code(
 
 
 def test_a_sweep_goes_on_after_a_failed_job_and_says_so_at_the_end(tiny: list[str]) -> None:
-    ended = run_training([*tiny, "fusion=sum_ce,nn_ce", "trainer.lr=1e30,1e-3", "backbone.activation=relu"], "-m")
+    ended = run_training([*tiny, "fusion=sum_ce,nn_ce", "optimizer.lr=1e30,1e-3", "backbone.activation=relu"], "-m")
     assert ended.returncode == 1
     folders = [Path(line) for line in ended.stdout.splitlines()]
     assert len(folders) == 2
@@ -269,3 +284,43 @@ def test_the_last_line_is_the_run_directory(tiny: list[str]) -> None:
     assert ended.returncode == 0
     assert result_of(Path(ended.stdout.splitlines()[-1]))["status"] == "done"
     assert "epoch 40" in ended.stderr
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_exit_codes_of_a_sweep_come_back_from_whatever_process_ran_the_job(tiny: list[str], launcher: str) -> None:
+    """Through the output folder, which a cluster's nodes share, and nothing is left there."""
+    ended = run_training([*tiny, "fusion=sum_ce,multimodal", "dataset.labels=soft", f"hydra/launcher={launcher}"], "-m")
+    assert ended.returncode == 2
+    assert ended.stderr.count("dataset.labels=soft: not one of") == 2
+    folder = Path(next(o for o in tiny if o.startswith("output_dir=")).partition("=")[2])
+    assert not list(folder.glob("**/failure*"))
+
+
+def test_a_done_run_is_trained_again_where_the_generator_changed(
+    tiny: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A generator's version is part of a run's identity; the same options drawn otherwise are seen by the fingerprint."""
+    config = compose_config([*tiny, "fusion=sum_ce"])
+    directory = run(config)
+    before = directory.result.read_bytes()
+    monkeypatch.setattr(SyntheticDataset, "fingerprint", lambda _: "drawn otherwise")
+    assert run(config).path == directory.path
+    assert "the data changed after" in capsys.readouterr().err
+    assert result_of(directory.path)["data"]["fingerprint"] == "drawn otherwise"
+    (kept,) = directory.path.parent.glob(f".{directory.path.name}.*")
+    assert (kept / "result.json").read_bytes() == before and (kept / "checkpoint.pt").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(SyntheticDataset, "version", 99)
+    assert run(config).path != directory.path
+
+
+def test_a_run_is_found_under_the_name_it_was_made_with(tiny: list[str]) -> None:
+    first = run(compose_config([*tiny, "method=sum_ce"]))
+    assert run(compose_config([*tiny, "fusion=sum_ce", "name=other"])).path == first.path
+
+
+def test_replicates_of_a_fitted_backbone_are_one_where_there_is_one_split(tiny: list[str]) -> None:
+    fitted = [one for one in tiny if not one.startswith("backbone")]
+    result = result_of(run(compose_config([*fitted, "method=logistic"])).path)
+    assert [r["replicate_id"] for r in result["replicates"]] == [0]
+    assert result["replicates"][0]["stopped"] == "fitted"

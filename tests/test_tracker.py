@@ -81,7 +81,7 @@ class Stored:
 def stored(tracked: Path, environment: dict[str, str]) -> dict[int, Stored]:
     """The W&B runs by replicate."""
     runs = [Stored(folder, environment) for folder in (tracked / "wandb").glob("offline-run-*")]
-    return {run.config["replicate"]: run for run in runs}
+    return {run.config["replicate_id"]: run for run in runs}
 
 
 def test_one_wandb_run_per_replicate(stored: dict[int, Stored], tracked: Path) -> None:
@@ -106,7 +106,7 @@ def test_history_is_the_training_loss(stored: dict[int, Stored], tracked: Path) 
     with open(tracked / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     for number, run in stored.items():
-        expected = [(int(r["epoch"]), float(r["train_loss"])) for r in rows if int(r["replicate"]) == number]
+        expected = [(int(r["epoch"]), float(r["train_loss"])) for r in rows if int(r["replicate_id"]) == number]
         assert len(expected) == EPOCHS
         assert [(item["_step"], pytest.approx(item["train_loss"])) for item in run.history] == expected
 
@@ -114,7 +114,7 @@ def test_history_is_the_training_loss(stored: dict[int, Stored], tracked: Path) 
 def test_summary_is_the_result(stored: dict[int, Stored], tracked: Path) -> None:
     result = json.loads((tracked / "result.json").read_text())
     for replicate in result["replicates"]:
-        summary = stored[replicate["replicate"]].summary
+        summary = stored[replicate["replicate_id"]].summary
         assert summary["status"] == "done"
         assert summary["epochs"] == replicate["epochs"] == EPOCHS
         assert summary["stopped"] == replicate["stopped"] == "max_epochs"
@@ -314,7 +314,7 @@ def test_resumed_run_begins_with_the_history_before_the_kill(started: list[FakeR
 def test_folds_are_the_replicates_where_there_are_folds(started: list[FakeRun], tmp_path: Path) -> None:
     make(tmp_path, [0, 4], folds="auto").close()
     assert [run.options["name"] for run in started] == [f"{tmp_path.name} fold 0", f"{tmp_path.name} fold 4"]
-    assert [run.options["config"]["replicate"] for run in started] == [0, 4]
+    assert [run.options["config"]["replicate_id"] for run in started] == [0, 4]
 
 
 def test_failed_and_interrupted_runs_say_so(started: list[FakeRun], tmp_path: Path) -> None:

@@ -1,45 +1,251 @@
-"""Hydra's config: composing it, checking what a user typed, and the name and hash of a run."""
+"""Hydra's config: composing it, its typed form, and the identity of a run.
+
+A run is identified by the hash of what decides its numbers, and of nothing else (`run_hash`):
+
+    dataset        the node that is built, and the `version` of its class; a path below data_dir counts from there on,
+                   and cache_dir does not count
+    backbone, fusion, fusion_input, optimizer, scheduler, trainer
+    replicates     seed and fold of each, so that folds=auto and the same folds written out are one run
+    profile
+
+Nulls do not count: an option added later whose default is null leaves earlier runs where they are.
+"""
 
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from multimodal_loss.errors import UserError
+from multimodal_loss.errors import UserError, require_choice, require_number
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
-# Where things lie, what they run on, who watches and what they are called: none of it changes a number that a run
-# reports.
-NOT_HASHED = (
-    "name",
-    "dataset.run_name",
-    "output_dir",
-    "data_dir",
-    "device",
-    "threads",
-    "tracker",
-    "progress",
-    "experiment_name",
-    "checkpoint_seconds",
-    "dataset.cache_dir",
-    "dataset.default_data_seeds",
-    "dataset.learning_rates",
-    "dataset.modules",
-    "dataset.logistic_C",
-    "dataset.how_to_get",
-    "store_training_outputs",
-)
+FUSION_INPUTS = ("probabilities", "logits")
+PATHS = ("auto", "ordinary")
+MONITORS = ("validation_loss", "validation_ACC", "validation_FM")
+# Written out they are what Hydra takes them for anyway, but it refuses them on the command line.
+DEFAULT_CHOICES = ("experiment=null", "method=null")
+CANNOT_READ = "bad config"
+
+Node = dict[str, Any]
+
+
+class Planned(NamedTuple):
+    """A replicate before anything is loaded or drawn; `replicate_id` names it in every file: its seed, or its fold."""
+
+    replicate_id: int
+    seed: int
+    fold: int | None
+
+
+class PlannedRun(NamedTuple):
+    """A run as its config alone determines it: `name` and `hash` make its folder, `replicates` are its replicate ids."""
+
+    name: str
+    hash: str
+    replicates: tuple[int, ...]
+    facts: Node
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """conf/trainer/: how long, in which batches, and what is monitored. The files say what each value does."""
+
+    batch_size: int | None
+    max_epochs: int
+    min_delta: float
+    patience: int
+    monitor: str | None = None
+    path: str = "auto"
+    clip_norm: float | None = None
+    accumulate: int = 1
+    amp: bool = False
+    compile: bool = False
+    eval_batch_size: int = 500
+
+    def __post_init__(self) -> None:
+        for key in ("max_epochs", "patience", "accumulate", "eval_batch_size"):
+            require_number(f"trainer.{key}", getattr(self, key), positive=True, integer=True)
+        require_number("trainer.min_delta", self.min_delta)
+        if self.batch_size is not None:
+            require_number("trainer.batch_size", self.batch_size, positive=True, integer=True)
+        if self.clip_norm is not None:
+            require_number("trainer.clip_norm", self.clip_norm, positive=True)
+        require_choice("trainer.monitor", self.monitor, (None, *MONITORS))
+        require_choice("trainer.path", self.path, PATHS)
+        for key in ("amp", "compile"):
+            require_choice(f"trainer.{key}", getattr(self, key), (False, True))
+
+    @property
+    def is_plain(self) -> bool:
+        """Full batches in full precision, updated by the gradient as it is: what the collapsed path does."""
+        plain = (self.batch_size, self.clip_norm, self.accumulate, self.amp, self.compile)
+        return self.path == "auto" and plain == (None, None, 1, False, False)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The resolved config of a run, its values checked as far as the config alone allows.
+
+    `dataset`, `backbone`, `fusion`, `optimizer` and `scheduler` are nodes to instantiate; `facts` is what is said
+    about them. `values` is all of it as plain containers, as it is stored with the run.
+    """
+
+    values: Node
+    name: str
+    dataset: Node
+    backbone: Node
+    fusion: Node
+    fusion_input: str
+    optimizer: Node
+    scheduler: Node | None
+    trainer: TrainerConfig
+    seeds: tuple[int, ...]
+    folds: str | tuple[int, ...] | None
+    profile: str
+    facts: Node
+    device: str
+    threads: int | None
+    workers: int
+    output_dir: str
+    data_dir: str
+    checkpoint_seconds: float
+    store_training_outputs: bool
+    progress: bool
+    experiment_name: str | None
+    tracker: Node
+
+    @classmethod
+    def parse(cls, config: DictConfig) -> "RunConfig":
+        """Raises UserError for a value that is missing or of the wrong kind."""
+        values = resolved(config)
+        if not isinstance(values["output_dir"], str):
+            raise UserError(f"output_dir={values['output_dir']}: must name a folder")
+        if values["threads"] is not None:
+            require_number("threads", values["threads"], positive=True, integer=True)
+        require_number("workers", values["workers"], integer=True)
+        require_number("checkpoint_seconds", values["checkpoint_seconds"])
+        require_choice("fusion_input", values["fusion_input"], FUSION_INPUTS)
+        folds = values["folds"]
+        given = {
+            **values,
+            "trainer": TrainerConfig(**values["trainer"]),
+            "seeds": _numbers("seeds", values["seeds"]),
+            "folds": folds if folds in (None, "auto") else _numbers("folds", folds),
+        }
+        names = [field.name for field in fields(cls) if field.name != "values"]
+        return cls(values, **{name: given[name] for name in names})
+
+    def plan(self, num_folds: int | None) -> tuple[Planned, ...]:
+        """A replicate a seed where the dataset has one split (`num_folds` None), else one a fold, with the first seed.
+
+        A backbone that is `deterministic` has one replicate where there is one split. UserError for other folds than
+        the dataset has.
+        """
+        seeds, folds = self.seeds, self.folds
+        if folds is None or (folds == "auto" and num_folds is None):
+            if getattr(_class(self.backbone), "deterministic", False):
+                seeds = seeds[:1]
+            return tuple(Planned(seed, seed, None) for seed in seeds)
+        if num_folds is None:
+            raise UserError(f"folds={list(folds)}: this dataset has one fixed split; leave folds null, choose seeds")
+        chosen = range(num_folds) if folds == "auto" else folds
+        if max(chosen) >= num_folds:  # type: ignore[type-var]
+            raise UserError(f"folds={list(chosen)}: this dataset has folds 0 to {num_folds - 1}")
+        return tuple(Planned(int(fold), seeds[0], int(fold)) for fold in chosen)
+
+
+def data_version(config: RunConfig) -> int:
+    """That of the dataset's class: bumped when the same files and options would give other numbers."""
+    return int(getattr(_class(config.dataset), "version", 0))
+
+
+def run_hash(config: RunConfig, plan: Sequence[Planned]) -> str:
+    """Ten hexadecimal digits of what decides the run's numbers; the module's description lists it."""
+    dataset = {key: value for key, value in config.dataset.items() if key != "cache_dir"}
+    if isinstance(dataset.get("path"), str):
+        dataset["path"] = dataset["path"].removeprefix(f"{config.data_dir}/")
+    content = {
+        "dataset": dataset,
+        "data_version": data_version(config),
+        "backbone": config.backbone,
+        "fusion": config.fusion,
+        "fusion_input": config.fusion_input,
+        "optimizer": config.optimizer,
+        "scheduler": config.scheduler,
+        "trainer": config.values["trainer"],
+        "replicates": [(planned.seed, planned.fold) for planned in plan],
+        "profile": config.profile,
+    }
+    return hashlib.sha256(json.dumps(_without_nulls(content), sort_keys=True).encode()).hexdigest()[:10]
+
+
+def planned_run(overrides: Sequence[str]) -> PlannedRun:
+    """The run that `train` would do for these overrides, without looking at the data.
+
+    Where a dataset's folds depend on its files, they are taken to be as many as facts.dataset.num_folds says. Each
+    combination of group choices is composed once and plain keys are set on a copy: a report names a hundred runs.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    chosen = [o for o in parsed if _is_group(str(o.key_or_group))]
+    plain = [o for o in parsed if o not in chosen]
+    if any(o.is_add() or o.is_delete() or o.is_sweep_override() for o in parsed):
+        config = compose_config(overrides)
+    else:
+        config = _compose(tuple(str(o.input_line) for o in chosen)).copy()
+        for override in plain:
+            OmegaConf.update(config, override.key_or_group, override.value())
+    run = RunConfig.parse(config)
+    plan = run.plan(run.facts["dataset"].get("num_folds"))
+    return PlannedRun(run.name, run_hash(run, plan), tuple(p.replicate_id for p in plan), run.facts)
+
+
+def of_replicate(node: Any, position: int) -> Any:
+    """The node with every {per_fold: [...]} in it replaced by the entry of one replicate.
+
+    Raises UserError where a list is too short.
+    """
+    if isinstance(node, Mapping):
+        if set(node) != {"per_fold"}:
+            return {key: of_replicate(value, position) for key, value in node.items()}
+        listed = node["per_fold"]
+        if not isinstance(listed, list) or position >= len(listed):
+            raise UserError(f"per_fold={listed}: has no entry for fold {position}; give a list with one for each fold")
+        return listed[position]
+    return node
+
+
+def fusion_of(method: str) -> str:
+    """The file of conf/fusion/ that a method chooses."""
+    defaults = OmegaConf.load(CONFIG_DIR / "method" / f"{method}.yaml").get("defaults")
+    (fusion,) = [entry["override /fusion"] for entry in defaults if "override /fusion" in entry]
+    return str(fusion)
+
+
+@cache
+def method_facts(name: str) -> Node:
+    """Name, title and colour of a method, as conf/method/ and its fusion's file say; titles may hold interpolations."""
+    config = OmegaConf.load(CONFIG_DIR / "method" / f"{name}.yaml")
+    assert isinstance(config, DictConfig)
+    of_fusion = OmegaConf.load(CONFIG_DIR / "fusion" / f"{fusion_of(name)}.yaml")
+    merged = OmegaConf.merge(OmegaConf.select(of_fusion, "facts.fusion"), OmegaConf.select(config, "facts.method") or {})
+    facts = OmegaConf.to_container(merged, resolve=False)
+    assert isinstance(facts, dict)
+    return {str(key): value for key, value in facts.items()}
+
+
+# --- composing
 
 
 @cache
@@ -51,182 +257,43 @@ def _compose(overrides: tuple[str, ...]) -> DictConfig:
 
 def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
     """The config that `train` would see for these overrides. Raises UserError for one it does not know."""
-    check_overrides(overrides)
     try:
-        return _compose(tuple(overrides))
+        return _compose(tuple(o for o in overrides if o not in DEFAULT_CHOICES))
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"bad config: {' '.join(str(error).split())}") from error
+        raise UserError(explain(error)) from error
 
 
-def resolved(config: DictConfig) -> dict[str, Any]:
+def resolved(config: DictConfig) -> Node:
     """Plain containers with every interpolation resolved."""
     try:
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"bad config: {str(error).splitlines()[0]} ({getattr(error, 'full_key', None)})") from error
+        raise UserError(f"{CANNOT_READ}: {str(error).splitlines()[0]} ({getattr(error, 'full_key', None)})") from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
 
-def config_hash(config: dict[str, Any]) -> str:
-    """Ten hexadecimal digits of the resolved config without NOT_HASHED.
-
-    Nulls do not count either: an option added later whose default is null leaves the runs made before it where they
-    are.
-    """
-    content = json.loads(json.dumps(config))
-    dataset = content.get("dataset", {})
-    if isinstance(dataset.get("path"), str):  # which folder it is below data_dir, wherever that lies
-        dataset["path"] = dataset["path"].removeprefix(f"{content.get('data_dir')}/")
-    for key in NOT_HASHED:
-        *parents, last = key.split(".")
-        node = content
-        for parent in parents:
-            node = node.get(parent, {})
-        node.pop(last, None)
-    content = _without_nulls(content)
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+def explain(error: BaseException) -> str:
+    """What Hydra or OmegaConf complains of, on one line, with the nearest names that exist."""
+    text = " ".join(str(error).split())
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
+            group, _, name = str(cause.missing_cfg_file).rpartition("/")
+            return f"{group}={name}: no such {group}{_nearest(name, cause.options or [])}; valid: " + ", ".join(
+                sorted(cause.options or [])
+            )
+        key = getattr(cause, "full_key", None)
+        if isinstance(cause, OmegaConfBaseException) and key:
+            return f"{CANNOT_READ}: {text}{_nearest(str(key), _known_keys())}"
+        cause = cause.__cause__
+    return f"{CANNOT_READ}: {text}"
 
 
-def _without_nulls(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {key: _without_nulls(value) for key, value in node.items() if value is not None}
-    return node
-
-
-def run_name_of(config: dict[str, Any]) -> str:
-    """Name of the run's directory, `<name>-<hash>`."""
-    return f"{config['name']}-{config_hash(config)}"
-
-
-def run_name(overrides: Sequence[str]) -> str:
-    """Name of the run's directory for these overrides.
-
-    Composes each combination of group choices once and sets plain keys on a copy: a report names a hundred runs.
-    """
-    check_overrides(overrides)
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    if any(o.is_add() or o.is_delete() or o.is_sweep_override() for o in parsed):
-        return run_name_of(resolved(compose_config(overrides)))
-    config = _compose(tuple(o.input_line for o in parsed if o.input_line and _is_group(o.key_or_group))).copy()
-    for override in parsed:
-        if not _is_group(override.key_or_group):
-            OmegaConf.update(config, override.key_or_group, override.value())
-    return run_name_of(resolved(config))
-
-
-# --- what a user typed
-# -----------------------------------------------------------------------------------------------------------
-
-
-def check_overrides(overrides: Sequence[str], multirun: bool = True) -> None:
-    """Raise UserError, with the nearest valid names, for a group choice or key that does not exist, and for several
-    values where `multirun` was not asked for.
-
-    Where a sweep chooses several of a group (`fusion=sum_ce,multimodal`), a key must exist with each of them.
-    """
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise UserError(f"cannot read the override: {' '.join(str(error).split())}") from error
-    for override in parsed:
-        if override.is_sweep_override() and not multirun:
-            raise UserError(f"{override.input_line}: several values; add -m to train one run for each")
-    choices = [override for override in parsed if _is_group(override.key_or_group)]
-    for override in choices:
-        if not override.is_delete():
-            _check_choice(override)
-    typed = [o.key_or_group for o in parsed if not _is_group(o.key_or_group) and not o.is_add()]
-    typed = [key for key in typed if not key.startswith("hydra")]
-    keys_with = {chosen: _known_keys(chosen) for chosen in _compositions(choices, typed)}
-    somewhere = sorted({key for keys in keys_with.values() for key in keys})
-    for key in typed:
-        if key not in somewhere:
-            raise UserError(f"unknown config key {key}{_nearest(key, somewhere)}")
-        for chosen, keys in keys_with.items():
-            if key not in keys:
-                raise UserError(f"unknown config key {key} with {' '.join(chosen)}")
-
-
-def _compositions(choices: Sequence[Any], typed: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """What to compose so that every choice of a swept group occurs, beside the first ones of the other groups.
-
-    A composition takes a tenth of a second: a group is swept only if a typed key lies in it, or if it may change keys
-    of other groups.
-    """
-    lines = [_lines(override) for override in choices]
-    first = tuple(of_group[0] for of_group in lines)
-    groups = {override.key_or_group for override in choices}
-    swept = tuple(line for line in _swept_choices(choices) if line.split("=")[0] not in groups)
-    yield (*first, *swept)
-    for i, (override, of_group) in enumerate(zip(choices, lines, strict=True)):
-        group = override.key_or_group
-        if group == "experiment" or any(key.startswith(f"{group}.") for key in typed):
-            for line in of_group[1:]:
-                yield (*first[:i], line, *first[i + 1 :], *swept)
-
-
-def _lines(override: Any) -> list[str]:
-    """What is typed for each single choice."""
-    if override.is_sweep_override():
-        return [f"{override.key_or_group}={name}" for name in _chosen(override)]
-    return [str(override.input_line)]
-
-
-def _swept_choices(choices: Sequence[Any]) -> list[str]:
-    """The first choice of each group that the chosen experiment, or the one that it extends, sweeps.
-
-    Where experiments are swept themselves, Hydra does not read what they sweep.
-    """
-    names = [
-        name
-        for override in choices
-        if override.key_or_group == "experiment" and not (override.is_sweep_override() or override.is_delete())
-        for name in _chosen(override)
-    ]
-    swept: dict[str, str] = {}
-    while names:
-        config = OmegaConf.load(CONFIG_DIR / "experiment" / f"{names.pop()}.yaml")
-        extended = OmegaConf.select(config, "defaults") or []
-        names += [name for name in extended if isinstance(name, str) and name != "_self_"]
-        for key, value in (OmegaConf.select(config, "hydra.sweeper.params") or {}).items():
-            if _is_group(key):
-                swept.setdefault(key, str(value).split(",")[0])
-    return [f"{key}={value}" for key, value in swept.items()]
-
-
-def _is_group(key: str) -> bool:
-    return (CONFIG_DIR / key).is_dir()
-
-
-def _files(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
-
-
-def _chosen(override: Any) -> list[str]:
-    value = override.value()
-    if isinstance(value, Glob):
-        return value.filter(_files(override.key_or_group))
-    if override.is_choice_sweep():
-        return [str(name) for name in override.sweep_string_iterator()]
-    return ["null" if value is None else str(value)]
-
-
-def _check_choice(override: Any) -> None:
-    group, names = override.key_or_group, _chosen(override)
-    valid = _files(group)
-    if not names:
-        raise UserError(f"{override.input_line} finds none of {', '.join(valid)}")
-    for name in names:
-        if name not in valid:
-            raise UserError(f"{group}={name}: no such {group}{_nearest(name, valid)}; valid: {', '.join(valid)}")
-
-
-def _known_keys(choices: tuple[str, ...]) -> list[str]:
-    try:
-        return sorted(_flattened(OmegaConf.to_container(_compose(choices), resolve=False)))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"bad config: {' '.join(str(error).split())}") from error
+def _known_keys() -> list[str]:
+    """Of every group's files: what a key may have been meant to be."""
+    nodes = [OmegaConf.load(path) for path in sorted(CONFIG_DIR.glob("**/*.yaml"))]
+    return sorted({key for node in nodes for key in _flattened(OmegaConf.to_container(node, resolve=False)) if not key.startswith("hydra")})
 
 
 def _flattened(node: Any, prefix: str = "") -> Iterator[str]:
@@ -237,6 +304,32 @@ def _flattened(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _nearest(name: str, valid: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, valid, n=3, cutoff=0.6)
     near += [v for v in valid if v.split(".")[-1] == name.split(".")[-1] and v not in near]
     return f" (did you mean {' or '.join(near[:3])}?)" if near else ""
+
+
+def _is_group(key: str) -> bool:
+    return (CONFIG_DIR / key).is_dir()
+
+
+def _class(node: Node) -> Any:
+    try:
+        return get_class(node["_target_"])
+    except (KeyError, ImportError, ValueError) as error:
+        raise UserError(f"_target_={node.get('_target_')}: cannot be imported ({' '.join(str(error).split())})") from error
+
+
+def _numbers(key: str, value: Any) -> tuple[int, ...]:
+    numbers = value if isinstance(value, list) else [value]
+    for number in numbers:
+        require_number(key, number, integer=True)
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise UserError(f"{key}={numbers}: give at least one, each once")
+    return tuple(numbers)
+
+
+def _without_nulls(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _without_nulls(value) for key, value in node.items() if value is not None}
+    return node

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from multimodal_loss.errors import UserError
 
-SCHEMA = 1
+SCHEMA = 2
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "pandas", "hydra-core", "omegaconf")
 
 
@@ -53,11 +53,17 @@ class WriteError(UserError):
 class RunDirectory:
     """Files of one run under `<output_dir>/<name>-<hash>/`; the README's section on results lists them."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, hash: str = "") -> None:
+        self.path, self.hash = path, hash
         self.checkpoint = path / "checkpoint.pt"
         self.predictions = path / "predictions.npz"
         self.result = path / "result.json"
+
+    @classmethod
+    def of(cls, folder: Path, name: str, hash: str) -> "RunDirectory":
+        """That of the hash, whatever name was in use when it was made; a new one under this name where there is none."""
+        made = sorted(path for path in folder.glob(f"*-{hash}") if not path.name.startswith("."))
+        return cls(made[0] if made else folder / f"{name}-{hash}", hash)
 
     def create(self) -> None:
         try:
@@ -96,21 +102,38 @@ class RunDirectory:
             return False
         return bool(status == "done")
 
+    def data(self) -> object:
+        """The identity of the data that the result was computed from."""
+        return json.loads(self.result.read_text()).get("data")
+
+    def set_aside(self) -> Path:
+        """Move everything but the lock into a hidden folder beside, whose path is returned, and begin anew."""
+        number = 1
+        while (kept := self.path.with_name(f".{self.path.name}.{number}")).exists():
+            number += 1
+        try:
+            kept.mkdir()
+            for path in [path for path in self.path.iterdir() if path.name != ".lock"]:
+                path.rename(kept / path.name)
+        except OSError as error:
+            raise WriteError(f"cannot move {self.path} to {kept}: {error.strerror}") from error
+        return kept
+
     def write_text(self, name: str, text: str) -> None:
         write_atomically(self.path / name, lambda file: file.write(text.encode()))
 
     def write_history(self, rows: Sequence[Sequence[float]]) -> None:
-        """Rows (replicate, epoch, train_loss, seconds)."""
+        """Rows (replicate_id, epoch, train_loss, seconds)."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["replicate", "epoch", "train_loss", "seconds"])
+        writer.writerow(["replicate_id", "epoch", "train_loss", "seconds"])
         writer.writerows(
             [int(number), int(epoch), f"{loss:.9g}", f"{seconds:.2f}"] for number, epoch, loss, seconds in rows
         )
         self.write_text("history.csv", text.getvalue())
 
     def write_predictions(self, predictions: Mapping[int, Mapping[str, NDArray[Any]]]) -> None:
-        """By replicate number: `target` (N,), and the probabilities `fused` (N, C) and `modalities` (N, M, C)."""
+        """By replicate id: `target` (N,), and the probabilities `fused` (N, C) and `modalities` (N, M, C)."""
         arrays = {f"{number}/{key}": array for number, parts in predictions.items() for key, array in parts.items()}
         write_atomically(self.predictions, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
 

@@ -19,11 +19,11 @@ class Tracker(Protocol):
     """Told of a run's epochs, its end and its failure. `close` is always called last."""
 
     def epoch(self, epoch: int, losses: dict[int, float], seconds: float) -> None:
-        """Losses by replicate number of the replicates that still train; `seconds` of training so far."""
+        """Losses by replicate id of the replicates that still train; `seconds` of training so far."""
         ...
 
     def finish(self, result: Mapping[str, Any], predictions: Mapping[int, Mapping[str, Any]]) -> None:
-        """The run is done: result.json's content, and the test predictions by replicate number."""
+        """The run is done: result.json's content, and the test predictions by replicate id."""
         ...
 
     def fail(self, message: str) -> None:

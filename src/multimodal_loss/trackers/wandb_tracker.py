@@ -77,7 +77,8 @@ class WandbTracker:
     def _start(self, config: dict[str, Any], numbers: Sequence[int], run_path: Path) -> None:
         options = config["tracker"]
         folder = Path(options["dir"] or run_path).absolute()
-        group = "/".join([config["experiment_name"] or "adhoc", config["dataset"]["name"], config["fusion"]["name"]])
+        facts = config["facts"]
+        group = "/".join([config["experiment_name"] or "adhoc", facts["dataset"]["name"], facts["method"]["name"]])
         kind = "seed" if config["folds"] is None else "fold"
         for number in numbers:
             self._runs[number] = start_run(
@@ -89,7 +90,7 @@ class WandbTracker:
                 group=group,
                 job_type="train",
                 tags=options["tags"],
-                config={**config, "replicate": number, "run": run_path.name, "resumed_from_epoch": 0},
+                config={**config, "replicate_id": number, "run": run_path.name, "resumed_from_epoch": 0},
             )
         if self._runs:
             where = whereabouts(self._runs[number], folder)
@@ -107,10 +108,10 @@ class WandbTracker:
         if not self._heard:  # killed after its last epoch
             self._continue_from({})
         for replicate in result["replicates"]:
-            self._runs[replicate["replicate"]].summary.update(dict(_summary(replicate)))
+            self._runs[replicate["replicate_id"]].summary.update(dict(_summary(replicate)))
         self._status = "done"
         for replicate in result["replicates"]:
-            number = replicate["replicate"]
+            number = replicate["replicate_id"]
             picture = _figure_4(number, predictions[number], result["dataset"]["modalities"])
             self._runs[number].log({"figure_4": picture}, step=replicate["epochs"])
 
@@ -139,7 +140,7 @@ class WandbTracker:
         if not self._history.exists():
             return
         with open(self._history, newline="") as file:
-            rows = [(int(row["replicate"]), int(row["epoch"]), row) for row in csv.DictReader(file)]
+            rows = [(int(row["replicate_id"]), int(row["epoch"]), row) for row in csv.DictReader(file)]
         for number, epoch, row in rows:
             if number in self._runs and epoch <= last.get(number, epoch):
                 self._runs[number].config.update({"resumed_from_epoch": epoch}, allow_val_change=True)

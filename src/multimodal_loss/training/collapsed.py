@@ -14,24 +14,36 @@ Backward by hand. With G = dL/dscores of the contrasts (B x C'), dA = G^T X and 
 
 dW_1 (500 x 2000) has rank C': it is formed for one replicate at a time in a buffer that stays in the cache, and goes
 straight into the fused Adam update, so that the update streams each wide tensor once.
+
+A replicate's numbers do not depend on which others train beside it. Of one row, a product takes another path than of
+several: so there are always two rows at least, the second unused where one replicate is left. And on a CPU Adam updates
+each replicate by itself, since which elements of a stacked tensor fall behind the last whole vector, where a step is
+rounded otherwise, depends on the length of the stack.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.adam import adam
 
-from multimodal_loss.backbones import MLP
 from multimodal_loss.training.evaluate import Validation, validation_split
-from multimodal_loss.training.replicate import FusionInput, OptimizerOptions, Replicate, fusion_input
+from multimodal_loss.training.replicate import FusionInput, Recipe, Replicate, as_fusion_input
 
 
-def can_collapse(replicates: Sequence[Replicate]) -> bool:
-    """True for linear MLPs that share one training set."""
-    linear = all(isinstance(r.backbone, MLP) and r.backbone.activation is None for r in replicates)
-    return linear and len({id(r.data) for r in replicates}) == 1
+def can_collapse(replicates: Sequence[Replicate], recipe: Recipe) -> bool:
+    """True for networks of linear layers alone that share one training set and are updated by plain Adam."""
+    linear = all(affine_layers(r.backbone) is not None for r in replicates)
+    shared = len({id(r.data) for r in replicates}) == 1
+    return linear and shared and recipe.trainer.is_plain and recipe.plain_adam() is not None
+
+
+def affine_layers(backbone: nn.Module) -> list[list[nn.Linear]] | None:
+    """The linear layers of each modality, where the backbone says that its scores are their product; else None."""
+    hook = getattr(backbone, "affine_layers", None)
+    layers: list[list[nn.Linear]] | None = None if hook is None else hook()
+    return layers
 
 
 class SharedInput:
@@ -65,19 +77,21 @@ class SharedInput:
         return product
 
 
-class CollapsedStack:
-    """Linear MLPs of all active replicates, stacked: `weights[m][l]` is (R, out, in), `biases[m][l]` is (R, out)."""
+class CollapsedTrainer:
+    """Linear networks of all active replicates, stacked: `weights[m][l]` is (R, out, in), `biases[m][l]` is (R, out).
 
-    def __init__(
-        self, replicates: Sequence[Replicate], options: OptimizerOptions, kind: FusionInput, device: torch.device
-    ) -> None:
+    R is the number of active replicates, and two where one is left: its second row is then nobody's.
+    """
+
+    def __init__(self, replicates: Sequence[Replicate], recipe: Recipe, device: torch.device) -> None:
+        adam = recipe.plain_adam()
+        assert adam is not None
         self.active = list(range(len(replicates)))
-        self._replicates = list(replicates)
-        self._options, self._kind, self._device = options, kind, device
+        self._replicates, self._recipe, self._device, self._options = list(replicates), recipe, device, adam
         train = replicates[0].data.train
-        self._contrast = _contrast(len(replicates[0].data.classes), kind).to(device)
-        columns = len(replicates) * len(self._contrast)
-        self._inputs = [SharedInput(x.to(device), columns) for x in train.inputs]
+        self._contrast = _contrast(len(replicates[0].data.classes), recipe.fusion_input).to(device)
+        self._columns = max(len(replicates), 2) * len(self._contrast)
+        self._inputs = [SharedInput(x.to(device), self._columns) for x in train.rows(slice(None))]
         self._target = train.target.to(device)
         self._validation: tuple[list[SharedInput], Tensor] | None = None
         self._steps_taken = torch.zeros((), device=device)
@@ -85,29 +99,30 @@ class CollapsedStack:
         for replicate in replicates:
             replicate.backbone.to(device)
             replicate.fusion.to(device)
-            groups = options.fusion_groups(replicate.fusion)
-            self._optimizers.append(options.make(groups) if groups else None)
+            self._optimizers.append(recipe.make_fusion_optimizer(replicate.fusion))
         self._stack_weights()
 
     # --- weights
     # -------------------------------------------------------------------------------------------------------------
 
     def _layers(self, position: int) -> list[list[torch.nn.Linear]]:
-        backbone = self._replicates[position].backbone
-        assert isinstance(backbone, MLP)
-        return backbone.layers()
+        layers = affine_layers(self._replicates[position].backbone)
+        assert layers is not None
+        return layers
 
     def _stack_weights(self) -> None:
         """Copy the active replicates' weights out of their modules; fresh moments."""
-        networks = [self._layers(position) for position in self.active]
+        networks = [self._layers(position) for position in _at_least_two(self.active)]
         modalities, depth = range(len(networks[0])), range(len(networks[0][0]))
         self._weights = [[torch.stack([n[m][d].weight.detach() for n in networks]) for d in depth] for m in modalities]
         self._biases = [[torch.stack([n[m][d].bias.detach() for n in networks]) for d in depth] for m in modalities]
         self._moments = [[torch.zeros_like(p) for p in self._parameters()] for _ in range(2)]
         wide = max(self._weights[m][0].shape[1] * self._weights[m][0].shape[2] for m in modalities)
-        replicates_at_once = 1 if self._device.type == "cpu" else len(networks)
-        self._buffer = self._weights[0][0].new_empty(replicates_at_once * wide)
+        self._buffer = self._weights[0][0].new_empty(self._updated_together(len(networks)) * wide)
         self._collapse()
+
+    def _updated_together(self, replicates: int) -> int:
+        return 1 if self._device.type == "cpu" else replicates
 
     def _parameters(self) -> list[Tensor]:
         """Every stacked tensor; the first layers' weights come first, because they are updated apart."""
@@ -120,7 +135,7 @@ class CollapsedStack:
         self._maps: list[Tensor] = []
         self._offsets: list[Tensor] = []
         for weights, biases in zip(self._weights, self._biases, strict=True):
-            products = [self._contrast.to(weights[0]).expand(len(self.active), -1, -1)]
+            products = [self._contrast.to(weights[0]).expand(len(weights[0]), -1, -1)]
             for weight in reversed(weights):
                 products.insert(0, products[0] @ weight)
             self._maps.append(products[0])
@@ -148,16 +163,19 @@ class CollapsedStack:
         if monitor == "validation_loss":
             return self._validation_losses()
         self.synchronise()
-        return Validation(self._replicates, self._kind, self._device).values(self.active, monitor)
+        return Validation(self._replicates, self._recipe, self._device).values(self.active, monitor)
+
+    def end_epoch(self, watched: Sequence[float]) -> None:
+        pass  # the rate is constant
 
     @torch.no_grad()
     def _validation_losses(self) -> list[float]:
         if self._validation is None:
             split = validation_split(self._replicates[0]).to(self._device)
-            columns = len(self._replicates) * len(self._contrast)
-            self._validation = [SharedInput(x, columns) for x in split.inputs], split.target
+            self._validation = [SharedInput(x, self._columns) for x in split.rows(slice(None))], split.target
         inputs, target = self._validation
-        scores = fusion_input(self._scores(inputs, len(target)), self._kind, dim=2).permute(0, 3, 1, 2)
+        fused = as_fusion_input(self._scores(inputs, len(target)), self._recipe.fusion_input, dim=2)
+        scores = fused.permute(0, 3, 1, 2)
         losses = [self._replicates[p].fusion(scores[i], target) for i, p in enumerate(self.active)]
         return [float(loss) for loss in losses]
 
@@ -167,9 +185,9 @@ class CollapsedStack:
 
         They are contrasts with class 0, whose row is zero, where `_contrast` says so.
         """
-        scores = self._maps[0].new_zeros(len(self.active), len(inputs), self._contrast.shape[1], samples)
+        scores = self._maps[0].new_zeros(len(self._maps[0]), len(inputs), self._contrast.shape[1], samples)
         for m, (x, maps, offsets) in enumerate(zip(inputs, self._maps, self._offsets, strict=True)):
-            products = x.scores(maps.flatten(0, 1)).view(len(self.active), len(self._contrast), samples)
+            products = x.scores(maps.flatten(0, 1)).view(len(maps), len(self._contrast), samples)
             torch.add(products, offsets.unsqueeze(2), out=scores[:, m, -len(self._contrast) :])
         return scores
 
@@ -177,7 +195,7 @@ class CollapsedStack:
     def _fuse(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Losses (R,) and dL/dscores; the fusions' own parameters are updated."""
         scores.requires_grad_()
-        inputs = fusion_input(scores, self._kind, dim=2).permute(0, 3, 1, 2)
+        inputs = as_fusion_input(scores, self._recipe.fusion_input, dim=2).permute(0, 3, 1, 2)
         losses = []
         for i, position in enumerate(self.active):
             self._zero_grad(position)
@@ -215,8 +233,11 @@ class CollapsedStack:
         parameters = self._parameters()
         first = len(self._weights)
         small = [g for _, weights, _ in gradients for g in weights] + [g for _, _, biases in gradients for g in biases]
-        self._adam(parameters[first:], small, [moments[first:] for moments in self._moments])
-        rows = 1 if self._device.type == "cpu" else len(self.active)
+        rows = self._updated_together(len(self.active))
+        for start in range(0, len(self.active), rows):
+            part = slice(start, start + rows)
+            moments = [[m[part] for m in each[first:]] for each in self._moments]
+            self._adam([p[part] for p in parameters[first:]], [g[part] for g in small], moments)
         for m, (map_gradient, _, _) in enumerate(gradients):
             for start in range(0, len(self.active), rows):
                 part = slice(start, start + rows)
@@ -236,11 +257,11 @@ class CollapsedStack:
             list(self._steps_taken.expand(len(parameters)).clone().unbind()),  # counted up by the call
             fused=True,
             amsgrad=False,
-            beta1=options.betas[0],
-            beta2=options.betas[1],
-            lr=options.lr,
-            weight_decay=options.weight_decay,
-            eps=options.eps,
+            beta1=float(options["betas"][0]),
+            beta2=float(options["betas"][1]),
+            lr=options["lr"],
+            weight_decay=options["weight_decay"],
+            eps=options["eps"],
             maximize=False,
         )
 
@@ -261,7 +282,7 @@ class CollapsedStack:
         self.active = [self.active[i] for i in kept]
         if not kept:
             return
-        index = torch.tensor(kept, device=self._device)
+        index = torch.tensor(_at_least_two(kept), device=self._device)
         self._weights = [[w.index_select(0, index) for w in ws] for ws in self._weights]
         self._biases = [[b.index_select(0, index) for b in bs] for bs in self._biases]
         self._moments = [[p.index_select(0, index) for p in moments] for moments in self._moments]
@@ -289,7 +310,13 @@ class CollapsedStack:
             own_optimizer.load_state_dict(optimizer)
 
 
-def _contrast(classes: int, kind: FusionInput) -> Tensor:
+def _at_least_two(rows: list[int]) -> list[int]:
+    return rows if len(rows) > 1 else rows * 2
+
+
+def _contrast(classes: int, fusion_input: FusionInput) -> Tensor:
     """E (C', C): [-1 | I] where only differences to class 0 matter, else the identity."""
     identity = torch.eye(classes)
-    return torch.cat([-torch.ones(classes - 1, 1), identity[1:, 1:]], dim=1) if kind == "probabilities" else identity
+    if fusion_input == "logits":
+        return identity
+    return torch.cat([-torch.ones(classes - 1, 1), identity[1:, 1:]], dim=1)

@@ -18,12 +18,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from multimodal_loss.errors import TrainingError, UserError, require_number
+from multimodal_loss.configuration import TrainerConfig
+from multimodal_loss.errors import TrainingError, UserError
 from multimodal_loss.results.run_directory import RunDirectory, write_atomically
+from multimodal_loss.training.group_trainer import GroupTrainer
 from multimodal_loss.training.replicate import Replicate
-from multimodal_loss.training.stack import Stack
-
-MONITORS = ("validation_loss", "validation_FM")
 
 
 class Interrupted(Exception):
@@ -38,13 +37,15 @@ class Observer(Protocol):
     """Told of progress: the terminal and the tracker."""
 
     def epoch(self, epoch: int, losses: dict[int, float], seconds: float) -> None:
-        """Losses by replicate number of the replicates that still train."""
+        """Losses by replicate id of the replicates that still train."""
         ...
 
 
 @dataclass
 class EarlyStopping:
-    """A step is progress only if its loss is at most best - min_delta; `patience` steps without end the replicate."""
+    """A step is progress only if its loss is below the best one, by min_delta at least; `patience` steps without end
+    the replicate.
+    """
 
     min_delta: float
     patience: int
@@ -52,7 +53,7 @@ class EarlyStopping:
     stale: int = 0
 
     def should_stop(self, loss: float) -> bool:
-        if loss <= self.best - self.min_delta:
+        if loss < self.best and loss <= self.best - self.min_delta:
             self.best, self.stale = loss, 0
         else:
             self.stale += 1
@@ -63,7 +64,7 @@ class EarlyStopping:
 class TrainingState:
     """What a resumed run needs beside the weights of the group that trains now.
 
-    `epoch` and `seconds` are that group's. By replicate number: `stopping` of the group's replicates; `stopped`, why
+    `epoch` and `seconds` are that group's. By replicate id: `stopping` of the group's replicates; `stopped`, why
     and when each ended; `fingerprints` of the data each trains on; `best`, weights where the best iterate is wanted;
     `weights`, of the replicates that are not in the group but in the checkpoint.
     """
@@ -76,13 +77,13 @@ class TrainingState:
     history: list[tuple[float, float, float, float]] = field(default_factory=list)
     best: dict[int, dict[str, Any]] = field(default_factory=dict)
     weights: dict[int, dict[str, Any]] = field(default_factory=dict)
-    stack: dict[str, Any] | None = None  # of the group that a checkpoint was written in
+    trainer: dict[str, Any] | None = None  # of the group that a checkpoint was written in
     random: dict[str, Tensor] = field(default_factory=dict)  # torch's generators, by device type
 
     def keep(self, replicates: Sequence[Replicate]) -> None:
         """Take over the weights of a group that has ended, for the checkpoints of those that follow."""
         on_cpu = torch.device("cpu")
-        self.weights |= {r.number: {k: _moved(v, on_cpu) for k, v in r.state_dict().items()} for r in replicates}
+        self.weights |= {r.replicate_id: {k: _moved(v, on_cpu) for k, v in r.state_dict().items()} for r in replicates}
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -103,29 +104,6 @@ class TrainingState:
         self.history = [tuple(row) for row in state["history"].tolist()]
 
 
-@dataclass(frozen=True)
-class LoopOptions:
-    """`checkpoint_seconds`: the most that a killed run loses. `monitor`: None for the training loss and the last
-    iterate; one of MONITORS to stop on that and end with the weights that had the best one.
-    """
-
-    max_epochs: int
-    min_delta: float
-    patience: int
-    checkpoint_seconds: float = 60.0
-    monitor: str | None = None
-
-    def __post_init__(self) -> None:
-        require_number("trainer.max_epochs", self.max_epochs, positive=True, integer=True)
-        require_number("trainer.patience", self.patience, positive=True, integer=True)
-        require_number("trainer.min_delta", self.min_delta)
-        require_number("checkpoint_seconds", self.checkpoint_seconds)
-        if self.monitor is not None and self.monitor not in MONITORS:
-            raise UserError(
-                f"trainer.monitor={self.monitor}: must be null (training loss) or one of {', '.join(MONITORS)}"
-            )
-
-
 def is_logged(epoch: int) -> bool:
     """Which epochs history keeps beside each replicate's last: the first 100, then every 10th."""
     return epoch <= 100 or epoch % 10 == 0
@@ -133,9 +111,10 @@ def is_logged(epoch: int) -> bool:
 
 def train(
     replicates: Sequence[Replicate],
-    stack: Stack,
-    options: LoopOptions,
+    trainer: GroupTrainer,
+    options: TrainerConfig,
     run: RunDirectory,
+    checkpoint_seconds: float = 60.0,
     observers: Sequence[Observer] = (),
     state: TrainingState | None = None,
 ) -> TrainingState:
@@ -147,23 +126,23 @@ def train(
     """
     state = resume(run) if state is None else state
     _check_data(replicates, run, state)
-    _enter_group(replicates, stack, options, state)
+    _enter_group(replicates, trainer, options, state)
     with caught_signals() as caught:
         started = last_checkpoint = time.monotonic()
         before = state.seconds
-        while stack.active:
-            losses = stack.step()
+        while trainer.active:
+            losses = trainer.step()
             state.seconds = before + time.monotonic() - started
             if losses is not None:
-                _end_epoch(replicates, stack, options, state, losses, observers)
-            if caught or time.monotonic() - last_checkpoint > options.checkpoint_seconds:
-                save_checkpoint(run, replicates, stack, state)
+                _end_epoch(replicates, trainer, options, state, losses, observers)
+            if caught or time.monotonic() - last_checkpoint > checkpoint_seconds:
+                save_checkpoint(run, replicates, trainer, state)
                 last_checkpoint = time.monotonic()
             if caught:
                 raise Interrupted(caught[0])
-    stack.synchronise()
+    trainer.synchronise()
     for replicate in replicates:  # of a group that is in the checkpoint after this one it is still wanted
-        state.best.pop(replicate.number, None)
+        state.best.pop(replicate.replicate_id, None)
     return state
 
 
@@ -171,28 +150,28 @@ def _check_data(replicates: Sequence[Replicate], run: RunDirectory, state: Train
     """Raise UserError where a checkpoint's weights were trained on other data than there are now."""
     for replicate in replicates:
         data = replicate.data.fingerprint
-        if state.fingerprints.setdefault(replicate.number, data) != data:
+        if state.fingerprints.setdefault(replicate.replicate_id, data) != data:
             raise UserError(
-                f"the data of replicate {replicate.number} changed since {run.checkpoint} was written; delete that "
+                f"the data of replicate {replicate.replicate_id} changed since {run.checkpoint} was written; delete that "
                 "file to train this run from the start"
             )
 
 
-def _enter_group(replicates: Sequence[Replicate], stack: Stack, options: LoopOptions, state: TrainingState) -> None:
+def _enter_group(replicates: Sequence[Replicate], trainer: GroupTrainer, options: TrainerConfig, state: TrainingState) -> None:
     """Begin the group, or make it what it was at the checkpoint: in the middle, or at its end."""
-    numbers = [r.number for r in replicates]
+    numbers = [r.replicate_id for r in replicates]
     if not all(number in state.weights for number in numbers):
         torch.manual_seed(replicates[0].seed)  # what dropout draws
         state.epoch, state.seconds, state.best = 0, 0.0, {}
         state.stopping = {number: EarlyStopping(options.min_delta, options.patience) for number in numbers}
         return
     for replicate in replicates:
-        replicate.load_state_dict(state.weights.pop(replicate.number))
+        replicate.load_state_dict(state.weights.pop(replicate.replicate_id))
     if all(number in state.stopped for number in numbers):
-        stack.active = []
+        trainer.active = []
         return
-    assert state.stack is not None
-    stack.load_state_dict(state.stack)
+    assert state.trainer is not None
+    trainer.load_state_dict(state.trainer)
     for stopping in state.stopping.values():
         stopping.min_delta, stopping.patience = options.min_delta, options.patience
     _set_random(state.random, _device(replicates))
@@ -200,35 +179,36 @@ def _enter_group(replicates: Sequence[Replicate], stack: Stack, options: LoopOpt
 
 def _end_epoch(
     replicates: Sequence[Replicate],
-    stack: Stack,
-    options: LoopOptions,
+    trainer: GroupTrainer,
+    options: TrainerConfig,
     state: TrainingState,
     losses: Tensor,
     observers: Sequence[Observer],
 ) -> None:
-    numbers = [replicates[p].number for p in stack.active]
+    numbers = [replicates[p].replicate_id for p in trainer.active]
     by_number = dict(zip(numbers, losses.tolist(), strict=True))
     state.epoch += 1
     _check_finite(by_number, state.epoch)
     watched = by_number
     if options.monitor is not None:
-        watched = dict(zip(numbers, stack.validation_values(options.monitor), strict=True))
-    _retire_stopped(replicates, stack, state, by_number, watched, options)
+        watched = dict(zip(numbers, trainer.validation_values(options.monitor), strict=True))
+    trainer.end_epoch([watched[number] for number in numbers])
+    _retire_stopped(replicates, trainer, state, by_number, watched, options)
     for observer in observers:
         observer.epoch(state.epoch, by_number, state.seconds)
 
 
 def _retire_stopped(
     replicates: Sequence[Replicate],
-    stack: Stack,
+    trainer: GroupTrainer,
     state: TrainingState,
     losses: dict[int, float],
     watched: dict[int, float],
-    options: LoopOptions,
+    options: TrainerConfig,
 ) -> None:
     done, improved = [], []
-    for position in stack.active:
-        number = replicates[position].number
+    for position in trainer.active:
+        number = replicates[position].replicate_id
         stalled = state.stopping[number].should_stop(watched[number])
         reason = "no_progress" if stalled else "max_epochs" if state.epoch >= options.max_epochs else None
         if state.stopping[number].stale == 0:
@@ -240,20 +220,20 @@ def _retire_stopped(
             state.stopped[number] = summary
             done.append(position)
     if options.monitor is not None and improved:
-        stack.synchronise()
-        state.best |= {r.number: copy.deepcopy(r.state_dict()) for r in improved}
+        trainer.synchronise()
+        state.best |= {r.replicate_id: copy.deepcopy(r.state_dict()) for r in improved}
     if done:
-        stack.retire(done)
+        trainer.retire(done)
     for position in done:
-        if replicates[position].number in state.best:
-            replicates[position].load_state_dict(state.best[replicates[position].number])
+        if replicates[position].replicate_id in state.best:
+            replicates[position].load_state_dict(state.best[replicates[position].replicate_id])
 
 
 def _check_finite(losses: dict[int, float], epoch: int) -> None:
     for number, loss in losses.items():
         if not math.isfinite(loss):
             raise TrainingError(
-                f"the loss of replicate {number} became {loss} in epoch {epoch}; try a smaller trainer.lr"
+                f"the loss of replicate {number} became {loss} in epoch {epoch}; try a smaller optimizer.lr"
             )
 
 
@@ -279,17 +259,17 @@ def caught_signals() -> Iterator[list[int]]:
 
 
 def save_checkpoint(
-    run: RunDirectory, replicates: Sequence[Replicate], stack: Stack | None, state: TrainingState
+    run: RunDirectory, replicates: Sequence[Replicate], trainer: GroupTrainer | None, state: TrainingState
 ) -> None:
-    """Weights of backbone and fusion by replicate number, and what continuing needs; no stack: the group has ended."""
-    if stack is not None:
-        stack.synchronise()
+    """Weights of backbone and fusion by replicate id, and what continuing needs; no trainer: the group has ended."""
+    if trainer is not None:
+        trainer.synchronise()
     content: dict[str, Any] = {
-        "replicates": {**state.weights, **{r.number: r.state_dict() for r in replicates}},
+        "replicates": {**state.weights, **{r.replicate_id: r.state_dict() for r in replicates}},
         "training": {
             "state": state.state_dict(),
-            "stack": None if stack is None else stack.state_dict(),
-            "random": {} if stack is None else _random(_device(replicates)),
+            "trainer": None if trainer is None else trainer.state_dict(),
+            "random": {} if trainer is None else _random(_device(replicates)),
         },
     }
     write_atomically(run.checkpoint, lambda file: torch.save(content, file))
@@ -304,7 +284,7 @@ def resume(run: RunDirectory) -> TrainingState:
     try:
         content = torch.load(run.checkpoint, map_location="cpu", weights_only=True)
         training = content["training"]
-        state.weights, state.stack, state.random = content["replicates"], training["stack"], training["random"]
+        state.weights, state.trainer, state.random = content["replicates"], training["trainer"], training["random"]
         state.load_state_dict(training["state"])
     except Exception as error:  # whatever a damaged file makes torch.load raise
         raise UserError(

@@ -22,8 +22,9 @@ class Progress:
         self._live = (
             Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
         )
-        self._last = self._first = time.monotonic()
-        self._first_epoch: int | None = None
+        self._last = time.monotonic()
+        self._group: frozenset[int] = frozenset()  # whose epochs are counted, from `_since` on
+        self._since = 0, self._last
         self._line = ""
 
     def __enter__(self) -> Self:
@@ -42,16 +43,16 @@ class Progress:
             self._console.print(Text(self._line), soft_wrap=True)
 
     def epoch(self, epoch: int, losses: dict[int, float], seconds: float) -> None:
-        if self._first_epoch is None:
-            self._first_epoch = epoch - 1
-        passed = time.monotonic() - self._first
-        speed = (epoch - self._first_epoch) / passed if passed > 0 else 0.0
-        mean = sum(losses.values()) / len(losses)
+        now = time.monotonic()
+        if not self._group.issuperset(losses):  # the first of a group: no time is known for this epoch alone
+            self._group, self._since = frozenset(losses), (epoch, now)
         if not self._enabled:
             return
+        first, start = self._since
+        speed = f"{(epoch - first) / (now - start):.1f} epochs/s  " if epoch > first and now > start else ""
         self._line = (
-            f"{self._name}  epoch {epoch:,}  loss {mean:.5f}  running {len(losses)}  {speed:.1f} epochs/s  "
-            f"{int(seconds // 60)}:{int(seconds % 60):02d} min"
+            f"{self._name}  epoch {epoch:,}  loss {sum(losses.values()) / len(losses):.5f}  running {len(losses)}  "
+            f"{speed}{int(seconds // 60)}:{int(seconds % 60):02d} min"
         )
         interval = LIVE_LINE_SECONDS if self._live is not None else PLAIN_LINE_SECONDS
         if time.monotonic() - self._last < interval:

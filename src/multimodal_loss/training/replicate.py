@@ -1,4 +1,4 @@
-"""One replicate: a backbone and a fusion, with initial weights of their own seed."""
+"""One replicate: a backbone and a fusion, with initial weights of their own seed, and how they are updated."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,19 +7,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from multimodal_loss.datasets.base import MultimodalData
-from multimodal_loss.errors import UserError, require_choice, require_number
+from multimodal_loss.configuration import TrainerConfig
+from multimodal_loss.datasets import MultimodalData
+from multimodal_loss.errors import UserError
 from multimodal_loss.fusion import Fusion
 
 FusionInput = Literal["probabilities", "logits"]
-OPTIMIZERS = ("adam", "rmsprop")
 
 
 @dataclass
 class Replicate:
-    """`number` names it in every file: the seed where there is one split, the fold otherwise."""
+    """`replicate_id` names it in every file: the seed where there is one split, the fold otherwise."""
 
-    number: int
+    replicate_id: int
     seed: int
     fold: int | None
     backbone: nn.Module
@@ -40,61 +40,51 @@ class Replicate:
 
 
 @dataclass(frozen=True)
-class OptimizerOptions:
-    """Adam or RMSprop with L2 weight decay; a fusion's parameters named `proxies` learn at lr * proxy_lr_multiplier.
+class Recipe:
+    """How a replicate is trained. `optimizer` and `scheduler` are torch's classes with their options (partials)."""
 
-    The rate is multiplied by `lr_decay` after every `lr_decay_epochs` epochs. `alpha` is RMSprop's smoothing constant.
-    """
+    optimizer: Callable[..., torch.optim.Optimizer]
+    trainer: TrainerConfig
+    fusion_input: FusionInput
+    scheduler: Callable[..., Any] | None = None
+    workers: int = 0
 
-    lr: float
-    weight_decay: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    proxy_lr_multiplier: float = 1.0
-    name: str = "adam"
-    alpha: float = 0.9
-    lr_decay: float = 1.0
-    lr_decay_epochs: int = 1
+    def make_optimizer(self, replicate: Replicate) -> torch.optim.Optimizer:
+        """For the backbone's parameters, then the fusion's; both may ask for other rates by `parameter_groups`."""
+        backbone, lr = replicate.backbone, self.lr
+        of_backbone = getattr(backbone, "parameter_groups", None)
+        groups = of_backbone(lr) if of_backbone else [{"params": list(backbone.parameters()), "lr": lr}]
+        return self._built(groups + replicate.fusion.parameter_groups(lr))
 
-    def __post_init__(self) -> None:
-        require_number("trainer.lr", self.lr, positive=True)
-        require_number("trainer.weight_decay", self.weight_decay)
-        require_number("trainer.eps", self.eps)
-        require_number("fusion.proxy_lr_multiplier", self.proxy_lr_multiplier, positive=True)
-        require_number("trainer.lr_decay", self.lr_decay, positive=True)
-        require_number("trainer.lr_decay_epochs", self.lr_decay_epochs, positive=True, integer=True)
-        require_number("trainer.alpha", self.alpha)
-        require_choice("trainer.optimizer", self.name, OPTIMIZERS)
-        if len(self.betas) != 2 or not all(isinstance(b, (int, float)) and 0 <= b < 1 for b in self.betas):
-            raise UserError(f"trainer.betas={list(self.betas)}: give two numbers from 0 to below 1")
+    def make_fusion_optimizer(self, fusion: Fusion) -> torch.optim.Optimizer | None:
+        groups = fusion.parameter_groups(self.lr)
+        return self._built(groups) if groups else None
 
     @property
-    def is_plain_adam(self) -> bool:
-        """Adam at a constant rate, which the collapsed path updates by itself."""
-        return self.name == "adam" and self.lr_decay == 1.0
+    def lr(self) -> float:
+        return float(self._defaults()["lr"])
 
-    def fusion_groups(self, fusion: nn.Module) -> list[dict[str, Any]]:
-        """Parameter groups of a fusion; its parameters are trained exactly as the backbone's."""
-        proxies = [p for n, p in fusion.named_parameters() if n.split(".")[-1] == "proxies"]
-        others = [p for n, p in fusion.named_parameters() if n.split(".")[-1] != "proxies"]
-        groups = [{"params": others, "lr": self.lr}, {"params": proxies, "lr": self.lr * self.proxy_lr_multiplier}]
-        return [group for group in groups if group["params"]]
+    def plain_adam(self) -> dict[str, Any] | None:
+        """Adam's options, if the update is torch's Adam at a constant rate and nothing else; None otherwise."""
+        options = self._defaults()
+        extras = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay")
+        adam = type(self._built([{"params": [nn.Parameter(torch.zeros(1))]}])) is torch.optim.Adam
+        if not adam or self.scheduler is not None or any(options.get(extra) for extra in extras):
+            return None
+        return {key: options[key] for key in ("lr", "betas", "eps", "weight_decay")}
 
-    def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        if self.name == "adam":
-            betas = (float(self.betas[0]), float(self.betas[1]))  # a whole number, such as 0, is refused
-            return torch.optim.Adam(groups, lr=self.lr, betas=betas, eps=self.eps, weight_decay=self.weight_decay)
-        return torch.optim.RMSprop(groups, lr=self.lr, alpha=self.alpha, eps=self.eps, weight_decay=self.weight_decay)
+    def _defaults(self) -> dict[str, Any]:
+        return self._built([{"params": [nn.Parameter(torch.zeros(1))]}]).defaults
 
-    def decay(self, optimizer: torch.optim.Optimizer, epochs: int) -> None:
-        """Lower the rates where the schedule says so after this many epochs."""
-        if self.lr_decay != 1.0 and epochs % self.lr_decay_epochs == 0:
-            for group in optimizer.param_groups:
-                group["lr"] *= self.lr_decay
+    def _built(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        try:
+            return self.optimizer(groups)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"bad value in optimizer: {' '.join(str(error).split())}") from error
 
 
 def make_replicate(
-    number: int,
+    replicate_id: int,
     seed: int,
     fold: int | None,
     data: MultimodalData,
@@ -109,7 +99,7 @@ def make_replicate(
     torch.manual_seed(seed)
     backbone = make_backbone(data)
     fusion = make_fusion(len(data.classes), len(score_names(backbone, data.modalities)))
-    return Replicate(number, seed, fold, backbone.to(dtype), fusion.to(dtype), data)
+    return Replicate(replicate_id, seed, fold, backbone.to(dtype), fusion.to(dtype), data)
 
 
 def score_names(backbone: nn.Module, modalities: tuple[str, ...]) -> tuple[str, ...]:
@@ -117,6 +107,6 @@ def score_names(backbone: nn.Module, modalities: tuple[str, ...]) -> tuple[str, 
     return ("joint",) if getattr(backbone, "joint", False) and len(modalities) > 1 else modalities
 
 
-def fusion_input(scores: Tensor, kind: FusionInput, dim: int = -1) -> Tensor:
+def as_fusion_input(scores: Tensor, fusion_input: FusionInput, dim: int = -1) -> Tensor:
     """What a fusion reads: scores, or their softmax over classes (the one place where the paper's softmax is taken)."""
-    return scores.softmax(dim) if kind == "probabilities" else scores
+    return scores.softmax(dim) if fusion_input == "probabilities" else scores

@@ -1,0 +1,285 @@
+"""One run, from its config to its result: data, replicates, training, evaluation, files. Read it from top to bottom."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from multimodal_loss.configuration import Planned, RunConfig, data_version, of_replicate, run_hash
+from multimodal_loss.datasets import Dataset
+from multimodal_loss.errors import MissingData, TrainingError, UserError
+from multimodal_loss.results.run_directory import RunDirectory, git_state, hardware, now, package_versions
+from multimodal_loss.trackers import NoTracker, Tracker, make_tracker
+from multimodal_loss.training.collapsed import CollapsedTrainer, can_collapse
+from multimodal_loss.training.evaluate import evaluate, validation_split
+from multimodal_loss.training.group_trainer import GroupTrainer, OrdinaryTrainer
+from multimodal_loss.training.loop import Interrupted, TrainingState, resume, save_checkpoint, train
+from multimodal_loss.training.progress import Progress
+from multimodal_loss.training.replicate import Recipe, Replicate, make_replicate
+
+# What RuntimeErrors say of it on CPU and MPS.
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
+
+
+class FailedRun(UserError):
+    """A run began and failed; its result.json says so."""
+
+
+def run(config: DictConfig) -> RunDirectory:
+    """Train one config, unless its run directory is done with the data as they are now.
+
+    Raises UserError for a bad value or missing data, FailedRun if training failed, Interrupted on SIGTERM or SIGINT.
+    """
+    settings = RunConfig.parse(config)
+    device = choose_device(settings.device)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    dataset = make_dataset(settings)
+    plan = settings.plan(dataset.num_folds)
+    directory = RunDirectory.of(Path(settings.output_dir), settings.name, run_hash(settings, plan))
+    directory.create()
+
+    def waiting() -> None:
+        print(f"another process is training {directory.path}; waiting for it", file=sys.stderr, flush=True)
+
+    with directory.locked(waiting):
+        source = {"fingerprint": dataset.fingerprint(), "version": data_version(settings)}
+        if directory.is_done() and directory.data() != source:
+            kept = directory.set_aside()
+            text = f"warning: the data changed after {directory.path} ended: training again; the old run is kept in {kept}"
+            print(text, file=sys.stderr, flush=True)
+        if not directory.is_done():
+            directory.write_text("config.yaml", OmegaConf.to_yaml(config, resolve=True))
+            _train(settings, dataset, plan, directory, device, source)
+    return directory
+
+
+def _train(
+    settings: RunConfig,
+    dataset: Dataset,
+    plan: Sequence[Planned],
+    directory: RunDirectory,
+    device: torch.device,
+    source: dict[str, Any],
+) -> None:
+    directory.result.unlink(missing_ok=True)  # of an attempt that failed
+    result = {**_provenance(settings, directory, device), "data": source, "replicates": []}
+    tracker: Tracker = NoTracker()
+    try:
+        tracker = make_tracker(settings.values, [planned.replicate_id for planned in plan], directory.path)
+        predictions: dict[int, Any] = {}
+        state = resume(directory)
+        with Progress(settings.name, enabled=settings.progress) as progress:
+            for group in replicate_groups(settings, dataset, plan):
+                recipe = make_recipe(settings, group[0])
+                had_ended = all(replicate.replicate_id in state.stopped for replicate in group)
+                state = _fit(settings, group, recipe, directory, device, [progress, tracker], state)
+                # The evaluation may be killed, too. What a checkpoint says of a later group is never written over.
+                if not had_ended:
+                    save_checkpoint(directory, group, None, state)
+                result.setdefault("dataset", _describe(settings, dataset, group[0]))
+                for replicate in group:
+                    prediction, report = evaluate(replicate, recipe, device, settings.store_training_outputs)
+                    predictions[replicate.replicate_id] = prediction
+                    ended = state.stopped[replicate.replicate_id]
+                    result["replicates"].append({**_identity(replicate), **ended, **report})
+                state.keep(group)
+        directory.write_predictions(predictions)
+        save_checkpoint(directory, [], None, state)
+        result.update(status="done", ended=now())
+        directory.write_result(result)
+        tracker.finish(result, predictions)
+    except Interrupted:
+        raise
+    except Exception as caught:
+        error = caught if isinstance(caught, UserError) else _out_of_memory(caught, settings, device)
+        reason = str(error or f"{type(caught).__name__}: {caught}")
+        tracker.fail(reason)
+        directory.write_result({**result, "status": "failed", "error": reason, "ended": now()})
+        if error is None:  # a bug of ours: its traceback is wanted
+            raise
+        raise FailedRun(reason) from error
+    finally:
+        tracker.close()
+
+
+def replicate_groups(settings: RunConfig, dataset: Dataset, plan: Sequence[Planned]) -> Iterator[list[Replicate]]:
+    """Replicates that train together: all where the collapsed product holds, otherwise each when its turn comes.
+
+    Every replicate's initial weights are drawn from its own seed.
+    """
+    if plan[0].fold is not None or not settings.trainer.is_plain:
+        yield from ([make_planned(settings, dataset, planned)] for planned in plan)
+        return
+    replicates = [make_planned(settings, dataset, planned) for planned in plan]
+    if can_collapse(replicates, make_recipe(settings, replicates[0])):
+        yield replicates
+    else:
+        yield from ([replicate] for replicate in replicates)
+
+
+def _fit(
+    settings: RunConfig,
+    group: list[Replicate],
+    recipe: Recipe,
+    directory: RunDirectory,
+    device: torch.device,
+    observers: list[Any],
+    state: TrainingState,
+) -> TrainingState:
+    if hasattr(group[0].backbone, "fit"):
+        (replicate,) = group
+        state.stopped[replicate.replicate_id] = fit_directly(replicate, recipe)
+        return state
+    if recipe.trainer.monitor is not None:
+        for replicate in group:
+            validation_split(replicate)  # now, and not after an epoch
+    trainer: GroupTrainer
+    if can_collapse(group, recipe):
+        trainer = CollapsedTrainer(group, recipe, device)
+    else:
+        trainer = OrdinaryTrainer(group[0], recipe, device)
+    return train(group, trainer, recipe.trainer, directory, settings.checkpoint_seconds, observers, state)
+
+
+def fit_directly(replicate: Replicate, recipe: Recipe) -> dict[str, Any]:
+    """A backbone with a `fit` of its own; what the epoch loop would say of a replicate that has ended."""
+    backbone, fusion, train = replicate.backbone, replicate.fusion, replicate.data.train
+    if recipe.fusion_input != "logits" or list(fusion.parameters()):  # of probabilities it would take a second softmax
+        raise UserError(
+            f"{type(backbone).__name__} is fitted, not trained: take a fusion without parameters on logits, as "
+            "method=logistic does (fusion=unimodal fusion_input=logits)"
+        )
+    started = time.monotonic()
+    rows = train.rows(slice(None))
+    backbone.fit(rows, train.target)  # type: ignore[operator]
+    with torch.no_grad():
+        loss = float(fusion(backbone(rows), train.target))
+    return {"epochs": 0, "stopped": "fitted", "seconds": time.monotonic() - started, "last_loss": loss}
+
+
+# --- building
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is cuda, then mps, then cpu."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={name} cannot be used here ({str(error).splitlines()[0]}); try device=auto") from error
+
+
+def make_dataset(settings: RunConfig) -> Dataset:
+    """Raises MissingData, with the way to get them, where its files are not there."""
+    try:
+        dataset: Dataset = _build(settings.dataset, "dataset")
+        dataset.require_files()
+    except MissingData as error:
+        cure = settings.facts["dataset"].get("how_to_get") or "give another dataset.path"
+        raise MissingData(f"{error}; to get it: {cure}") from error
+    return dataset
+
+
+def make_planned(settings: RunConfig, dataset: Dataset, planned: Planned) -> Replicate:
+    """Load a replicate's data and build it."""
+    data, position = dataset.load(planned.fold), planned.fold or 0
+
+    def make_backbone(_: Any) -> Any:
+        options = {"feature_shapes": data.feature_shapes, "num_classes": len(data.classes)}
+        return _build(of_replicate(settings.backbone, position), "backbone", **options)
+
+    def make_fusion(num_classes: int, num_modalities: int) -> Any:
+        options = {"num_classes": num_classes, "num_modalities": num_modalities}
+        return _build(of_replicate(settings.fusion, position), "fusion", **options)
+
+    return make_replicate(planned.replicate_id, planned.seed, planned.fold, data, make_backbone, make_fusion)
+
+
+def make_recipe(settings: RunConfig, replicate: Replicate) -> Recipe:
+    position = replicate.fold or 0
+    scheduler = settings.scheduler and _build(of_replicate(settings.scheduler, position), "scheduler")
+    recipe = Recipe(
+        _build(of_replicate(settings.optimizer, position), "optimizer"),
+        settings.trainer,
+        settings.fusion_input,  # type: ignore[arg-type]
+        scheduler,
+        settings.workers,
+    )
+    if recipe.lr <= 0:
+        raise UserError(f"optimizer.lr={recipe.lr:g}: must be a number above 0")
+    return recipe
+
+
+def _build(node: Any, group: str, **extra: Any) -> Any:
+    try:
+        return instantiate(node, _convert_="all", **extra)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        if isinstance(error.__cause__, (ValueError, TypeError)):
+            raise UserError(f"bad value in {group}: {' '.join(str(error.__cause__).split())}") from error
+        raise
+
+
+# --- what result.json says
+
+
+def _identity(replicate: Replicate) -> dict[str, Any]:
+    return {
+        "replicate_id": replicate.replicate_id,
+        "seed": replicate.seed,
+        "fold": replicate.fold,
+        "data_fingerprint": replicate.data.fingerprint,
+    }
+
+
+def _describe(settings: RunConfig, dataset: Dataset, replicate: Replicate) -> dict[str, Any]:
+    """The dataset as the run saw it. `modalities` names the scores, `inputs` what they (or a joint one) come from."""
+    data = replicate.data
+    parts = {"train": data.train, "validation": data.validation, "test": data.test}
+    return {
+        "name": settings.facts["dataset"]["name"],
+        "modalities": replicate.score_names,
+        "inputs": data.modalities,
+        "classes": data.classes,
+        "sizes": {name: 0 if part is None else len(part) for name, part in parts.items()},
+        "generated": getattr(dataset, "generated", False),
+        **data.test.description(),
+    }
+
+
+def _provenance(settings: RunConfig, directory: RunDirectory, device: torch.device) -> dict[str, Any]:
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "status": "running",
+        "error": None,
+        "name": settings.name,
+        "hash": directory.hash,
+        "experiment": settings.experiment_name,
+        "profile": settings.profile,
+        "config": settings.values,
+        "git": git_state(),
+        "versions": package_versions(),
+        "hardware": hardware(gpu, torch.get_num_threads()),
+        "device": str(device),
+        "started": now(),
+    }
+
+
+def _out_of_memory(error: Exception, settings: RunConfig, device: torch.device) -> TrainingError | None:
+    """What to do about too little memory; None for another error. PyTorch has a type for it on CUDA alone."""
+    named = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    told = isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
+    if not named and not told:
+        return None
+    size = settings.trainer.batch_size
+    cure = "try a smaller trainer.batch_size" if size else "try trainer.batch_size=100, which trains in mini-batches"
+    return TrainingError(f"out of memory on {device} ({' '.join(str(error).split())[:200]}); {cure}")
