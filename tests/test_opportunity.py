@@ -193,7 +193,6 @@ def test_sample_wise_takes_the_first_window_that_ends_at_or_after_a_sample(rows:
         return
     expected = [next((k for k, end in enumerate(ends) if end >= t), len(ends) - 1) for t in range(rows)]
     np.testing.assert_array_equal(sample_wise(predictions, rows, window, step), np.outer(expected, [1, 10]))
-    assert sample_wise(torch.from_numpy(predictions), rows, window, step)[:, 0].tolist() == expected
     with pytest.raises(ValueError, match="windows"):
         sample_wise(predictions[1:], rows, window, step)
 
@@ -440,8 +439,8 @@ def test_options_of_windows_and_no_validation(folder: Path, tmp_path: Path) -> N
         assert isinstance(split, WindowSplit)
         assert len(split) == (len(split.sample_target) - 30) // step + 1
         assert split.target.tolist() == split.sample_target[29::step].tolist()
-        spread = sample_wise(split.target, len(split.sample_target), split.window, split.step)
-        assert torch.equal(spread[29::step], split.target) and len(spread) == len(split.sample_target)
+        spread = sample_wise(split.target.numpy(), len(split.sample_target), split.window, split.step)
+        assert spread[29::step].tolist() == split.target.tolist() and len(spread) == len(split.sample_target)
 
 
 @pytest.mark.parametrize("step", [12, 5, 1])

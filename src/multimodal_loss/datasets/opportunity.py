@@ -19,15 +19,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from multimodal_loss.datasets.base import Dataset, MultimodalData, Split
-from multimodal_loss.datasets.cache import key_of, new_folder
+from multimodal_loss.datasets.base import Dataset, MultimodalData, Split, require_names
+from multimodal_loss.datasets.cache import cached, key_of
 from multimodal_loss.datasets.opportunity_channels import (
     DEVICES,
     RUNS,
@@ -54,8 +54,6 @@ GENERATED_MARKER = "GENERATED"
 SCALINGS = ("thresholds", "zscore")
 TRAILING_NAN = ("repeat", "zero")
 
-Samples = TypeVar("Samples", Tensor, NDArray[Any])
-
 
 @dataclass(frozen=True)
 class Profile:
@@ -78,7 +76,7 @@ def window_starts(rows: int, window: int, step: int) -> Tensor:
     return torch.arange(0, max(rows - window + 1, 0), step)
 
 
-def sample_wise(predictions: Samples, rows: int, window: int, step: int) -> Samples:
+def sample_wise(predictions: NDArray[Any], rows: int, window: int, step: int) -> NDArray[Any]:
     """Predictions of windows (N, ...) spread over the samples they were cut from: (rows, ...).
 
     Each sample takes the prediction of the first window whose last sample is at it or after it; so a window speaks for
@@ -91,7 +89,7 @@ def sample_wise(predictions: Samples, rows: int, window: int, step: int) -> Samp
         raise ValueError(f"{len(predictions)} predictions, but {number} windows of {window}/{step} in {rows} samples")
     steps_to_end = np.arange(rows) - (window - 1)
     index = np.clip(-(-steps_to_end // step), 0, number - 1)
-    return predictions[torch.from_numpy(index)] if isinstance(predictions, Tensor) else predictions[index]
+    return predictions[index]
 
 
 @dataclass(frozen=True)
@@ -198,10 +196,8 @@ class OpportunityDataset(Dataset):
         require_choice("dataset.trailing_nan", self.trailing_nan, TRAILING_NAN)
         for key in ("window", "step", "test_step"):
             require_number(f"dataset.{key}", getattr(self, key), positive=True, integer=True)
-        _require_names("validation_runs", self.validation_runs, TRAINING_RUNS)
-        _require_names("modalities", self.modalities, names)
-        if not self.modalities:
-            raise UserError(f"dataset.modalities=[]: choose from {', '.join(names)}")
+        require_names("validation_runs", self.validation_runs, TRAINING_RUNS, or_none=True)
+        require_names("modalities", self.modalities, names)
         if len(self.validation_runs) == len(TRAINING_RUNS):
             raise UserError("dataset.validation_runs: names every training run; leave some to train on")
         self.path = Path(path)
@@ -217,12 +213,13 @@ class OpportunityDataset(Dataset):
         readable, and for a cache that cannot be written or read.
         """
         if self._data is None:
-            key = self._key()
+            key = self._key()  # looks at the files first
             if self.cache_dir is None:
                 frames = self._prepare()
-                fingerprint = _fingerprint(frames)
+                fingerprint = _digest(frames)
             else:
-                frames, fingerprint = self._cached(self.cache_dir / f"opportunity-{key}")
+                folder = self.cache_dir / f"opportunity-{key}"
+                frames, fingerprint = cached(folder, "content.json", "the prepared data", self._write, self._read)
             self._data = MultimodalData(
                 train=self._split(frames, "train", self.step),
                 validation=self._split(frames, "validation", self.step) if self.validation_runs else None,
@@ -325,27 +322,25 @@ class OpportunityDataset(Dataset):
         content = {"version": self.version, "sources": self._sources, **options, "trailing_nan": self.trailing_nan}
         return key_of(content)
 
-    def _cached(self, folder: Path) -> tuple[dict[str, Frames], str]:
-        if not folder.exists():
-            try:
-                self._write(folder)
-            except OSError as error:
-                raise UserError(f"cannot write the prepared data to {folder}: {error.strerror or error}") from error
-        try:
-            content = json.loads((folder / "content.json").read_text())
-            return {s: _read_frames(folder, s, rows) for s, rows in content["rows"].items()}, content["fingerprint"]
-        except (OSError, EOFError, ValueError, KeyError) as error:
-            raise UserError(f"{folder}: the prepared data are damaged ({error}); delete this folder") from error
-
     def _write(self, folder: Path) -> None:
         frames = self._prepare()
-        with new_folder(folder, mark=folder) as made:
-            for split, part in frames.items():
-                np.save(made / f"{split}.npy", part.values)
-                np.save(made / f"{split}-labels.npy", part.labels)
-            rows = {split: part.rows for split, part in frames.items()}
-            content = json.dumps({"fingerprint": _fingerprint(frames), "rows": rows}, indent=1)
-            (made / "content.json").write_text(content + "\n")
+        for split, part in frames.items():
+            np.save(folder / f"{split}.npy", part.values)
+            np.save(folder / f"{split}-labels.npy", part.labels)
+        rows = {split: part.rows for split, part in frames.items()}
+        content = json.dumps({"fingerprint": _digest(frames), "rows": rows}, indent=1)
+        (folder / "content.json").write_text(content + "\n")
+
+    def _read(self, folder: Path) -> tuple[dict[str, Frames], str]:
+        content, frames = json.loads((folder / "content.json").read_text()), {}
+        for split, rows in content["rows"].items():
+            # A copy-on-write map: torch wants writable memory, and nothing may change the file.
+            values = np.load(folder / f"{split}.npy", mmap_mode="c")
+            labels = np.load(folder / f"{split}-labels.npy")
+            if not len(values) == len(labels) == sum(rows):
+                raise ValueError(f"{split}.npy has {len(values)} rows where {sum(rows)} are expected")
+            frames[split] = Frames(values, labels, tuple(rows))
+        return frames, content["fingerprint"]
 
     # --- windows
     # ------------------------------------------------------------------------------------------------------------------
@@ -381,24 +376,9 @@ class OpportunityDataset(Dataset):
         return f"generated-{digest}" if self.generated else digest
 
 
-def _read_frames(folder: Path, split: str, rows: Sequence[int]) -> Frames:
-    # A copy-on-write map: torch wants writable memory, and nothing may change the file.
-    values = np.load(folder / f"{split}.npy", mmap_mode="c")
-    labels = np.load(folder / f"{split}-labels.npy")
-    if not len(values) == len(labels) == sum(rows):
-        raise ValueError(f"{split}.npy has {len(values)} rows where {sum(rows)} are expected")
-    return Frames(values, labels, tuple(rows))
-
-
-def _fingerprint(frames: dict[str, Frames]) -> str:
+def _digest(frames: dict[str, Frames]) -> str:
     digest = hashlib.sha256()
     for split in sorted(frames):
         digest.update(frames[split].values.data)
         digest.update(frames[split].labels.data)
     return digest.hexdigest()
-
-
-def _require_names(key: str, names: Sequence[str], choices: Sequence[str]) -> None:
-    unknown = [name for name in names if name not in choices]
-    if unknown or len(set(names)) < len(names):
-        raise UserError(f"dataset.{key}={list(names)}: choose from {', '.join(choices)}, each once")

@@ -35,7 +35,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from multimodal_loss.datasets.base import Dataset, MultimodalData, Split
+from multimodal_loss.datasets.base import Dataset, MultimodalData, Split, require_names
 from multimodal_loss.datasets.cache import key_of, sha256
 from multimodal_loss.datasets.table_files import (
     LABELS,
@@ -150,8 +150,7 @@ class TablesDataset(Dataset):
             raise UserError(f"cannot read {error.filename}: {error.strerror or error}") from error
 
     def require_files(self) -> None:
-        if not self.modalities:
-            raise UserError(f"dataset.modalities=[]: choose from {', '.join(self._files)}")
+        _ = self.modalities, self._labels  # looked at once
 
     @cached_property
     def _files(self) -> dict[str, Path]:
@@ -160,8 +159,7 @@ class TablesDataset(Dataset):
     @cached_property
     def modalities(self) -> tuple[str, ...]:
         names = tuple(self._files) if self._wanted is None else self._wanted
-        if any(name not in self._files for name in names) or first_repeated(names) is not None:
-            raise UserError(f"dataset.modalities={list(names)}: choose from {', '.join(self._files)}, each once")
+        require_names("modalities", names, self._files)
         return names
 
     @cached_property
