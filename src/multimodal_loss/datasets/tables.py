@@ -32,7 +32,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from multimodal_loss.datasets.base import Dataset, MultimodalData, Split, require_names
@@ -360,12 +359,13 @@ def fit_scaling(table: Table, rows: Index, top_variance: int | None, standardise
 def _moments(values: NDArray[np.float32]) -> tuple[Stats, Stats, NDArray[np.bool_]]:
     """Mean and variance (ddof = 0, missing cells at the mean) of every column, and whether it varies.
 
-    Whether it does is not asked of VarianceThreshold: after imputing, rounding of the mean makes a constant vary.
+    scikit-learn's StandardScaler gives the same bits in four times the time; its VarianceThreshold, after imputing,
+    takes a constant for varying, because the mean is rounded.
     """
-    low, high = np.fmin.reduce(values), np.fmax.reduce(values)
-    known = low <= high  # at least one cell is not missing
-    scaler = StandardScaler().fit(np.where(known, values, 0).astype(np.float64))
-    return scaler.mean_, scaler.var_ * (scaler.n_samples_seen_ / len(values)), high > low
+    count = (~np.isnan(values)).sum(axis=0)
+    mean = np.nansum(values, axis=0, dtype=np.float64) / np.maximum(count, 1)
+    variance = np.nansum((values - mean) ** 2, axis=0) / len(values)
+    return mean, variance, np.fmax.reduce(values) > np.fmin.reduce(values)
 
 
 def _digest(splits: Iterable[Split]) -> str:
