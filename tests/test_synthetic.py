@@ -151,6 +151,7 @@ def test_chosen_modalities_are_the_same_arrays() -> None:
         ({"sigmas": []}, "sigmas"),
         ({"modalities": ["m4"]}, "choose from m1, m2, m3"),
         ({"modalities": []}, "choose from"),
+        ({"modalities": ["m1", "m1"]}, "choose from m1, m2, m3, each once"),
         ({"data_seed": -1}, "data_seed=-1"),
     ],
 )
