@@ -5,17 +5,14 @@ python scripts/require_dataset.py dataset=tcga_subtypes [further overrides]
 
 import sys
 
-from multimodal_loss.configuration import compose_config
+from multimodal_loss.configuration import RunConfig, compose_config
 from multimodal_loss.errors import UserError
-from multimodal_loss.train import make_dataset
+from multimodal_loss.training.run import make_dataset
 
 
 def main(overrides: list[str]) -> int:
     try:
-        dataset = make_dataset(compose_config(overrides))
-        # Of a dataset that reads its files only when it is loaded; the others have looked at them by now.
-        if hasattr(dataset, "require_files"):
-            dataset.require_files()
+        make_dataset(RunConfig.parse(compose_config(overrides)))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -88,7 +88,7 @@ def main() -> None:
     with ProcessPoolExecutor(arguments.jobs) as pool:
         rows = [row for rows in pool.map(accuracies_of_seed, seeds) for row in rows]
     accuracies = pd.DataFrame(rows)
-    paper = pd.read_csv(ROOT / "src/multimodal_loss/results/paper_tables.csv")
+    paper = pd.read_csv(ROOT / "src/multimodal_loss/reporting/paper_tables.csv")
     chosen = choose(accuracies[accuracies["data_seed"] < arguments.seeds], paper[paper["table"] == "1"])
     arguments.output.mkdir(parents=True, exist_ok=True)
     accuracies.to_csv(arguments.output / "accuracies.csv", index=False)

@@ -16,7 +16,7 @@ from typing import NoReturn
 import pandas as pd
 
 from multimodal_loss.errors import UserError
-from multimodal_loss.reporting.tables import CSV_FIELDS
+from multimodal_loss.reporting.formats.cells_csv import CSV_FIELDS
 from multimodal_loss.trackers import WANDB_MODES, check_wandb
 
 TEXT_COLUMNS = ("table", "row", "column", "metric", "state", "note", "values")

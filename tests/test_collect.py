@@ -9,15 +9,16 @@ import pytest
 
 from golden.fakes import fake_outputs
 from multimodal_loss.results.collect import aggregate, read_history, read_outputs, read_predictions, read_run, read_runs
+from multimodal_loss.results.run_directory import SCHEMA
 
 
 def result(**changes: Any) -> dict[str, Any]:
     replicates = [
-        {"replicate": r, "seconds": 2.0 + r, "metrics": {"test": {"fused": {"ACC": 0.8 + 0.01 * r, "AUC": None}}}}
+        {"replicate_id": r, "seconds": 2.0 + r, "metrics": {"test": {"fused": {"ACC": 0.8 + 0.01 * r, "AUC": None}}}}
         for r in (1, 0)
     ]
-    content = {"schema": 1, "status": "done", "error": None, "profile": "full", "replicates": replicates}
-    return content | {"config": {"trainer": {"lr": 5e-4}}, "dataset": {"modalities": ["m1", "m2"]}} | changes
+    content = {"schema": SCHEMA, "status": "done", "error": None, "profile": "full", "replicates": replicates}
+    return content | {"config": {"optimizer": {"lr": 5e-4}}, "dataset": {"modalities": ["m1", "m2"]}} | changes
 
 
 def write(path: Path, content: Any) -> Path:
@@ -34,7 +35,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert run.values("seconds") == {0: 2.0, 1: 3.0}
     assert run.values("test/fused/AUC") == {}
     assert run.values("test/fused/ACC/deeper") == {}
-    assert run.get("config/trainer/lr") == 5e-4
+    assert run.get("config/optimizer/lr") == 5e-4
     assert run.get("config/no/such") is None
     assert run.modalities == ["m1", "m2"]
 
@@ -61,9 +62,14 @@ def test_a_failed_run_says_why_in_one_line(tmp_path: Path) -> None:
     assert read_run(write(tmp_path / "b", result(status="failed"))).reason == "no reason was recorded"
 
 
-def test_an_unfinished_run(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    assert read_run(tmp_path / "a").state == "unfinished"
+@pytest.mark.parametrize("config", ["name: a\nfacts: {dataset: {name: x}}", "", "- 1", "a: [", "\udcff", None])
+def test_an_unfinished_run_has_no_more_than_its_config(tmp_path: Path, config: str | None) -> None:
+    (tmp_path / "name-with-dashes-0a1b").mkdir()
+    if config is not None:
+        (tmp_path / "name-with-dashes-0a1b" / "config.yaml").write_bytes(config.encode(errors="surrogateescape"))
+    run = read_run(tmp_path / "name-with-dashes-0a1b")
+    assert (run.state, run.hash, run.replicates, run.values("seconds")) == ("unfinished", "0a1b", {}, {})
+    assert run.get("config/facts/dataset/name") == ("x" if config and "facts" in config else None)
 
 
 @pytest.mark.parametrize(
@@ -72,11 +78,11 @@ def test_an_unfinished_run(tmp_path: Path) -> None:
         ('{"schema": 1, "status": "do', "cannot be read"),
         ("", "cannot be read"),
         ("[1, 2]", "does not hold a mapping"),
-        (result(schema=2), "has schema 2"),
+        (result(schema=1), "has schema 1"),
         (result(status="running"), "has status 'running'"),
         (result(replicates={"0": {}}), "no list of replicates"),
-        (result(replicates=[{"replicate": 0}, {"replicate": 0}]), "a number of their own"),
-        (result(replicates=["0"]), "a number of their own"),
+        (result(replicates=[{"replicate_id": 0}, {"replicate_id": 0}]), "a replicate_id of their own"),
+        (result(replicates=["0"]), "a replicate_id of their own"),
     ],
 )
 def test_a_damaged_result_is_unreadable_with_a_reason(tmp_path: Path, content: Any, reason: str) -> None:
@@ -89,16 +95,17 @@ def test_a_damaged_result_is_unreadable_with_a_reason(tmp_path: Path, content: A
 def test_bytes_that_are_no_text_and_a_folder_in_the_way(tmp_path: Path) -> None:
     (write(tmp_path / "a", "") / "result.json").write_bytes(b"\xff\xfe\x00{")
     (tmp_path / "b" / "result.json").mkdir(parents=True)
-    assert {run.state for run in read_runs(tmp_path).values()} == {"unreadable"}
+    assert {run.state for run in read_runs(tmp_path)} == {"unreadable"}
 
 
 def test_reading_a_folder_of_runs(tmp_path: Path) -> None:
-    assert read_runs(tmp_path / "nowhere") == {}
+    assert read_runs(tmp_path / "nowhere") == []
     write(tmp_path / "b", result())
     write(tmp_path / "a", "broken")
     write(tmp_path / ".hidden", result())
     (tmp_path / "file").touch()
-    assert list(read_runs(tmp_path)) == ["a", "b"]
+    (tmp_path / "no run").mkdir()
+    assert [run.name for run in read_runs(tmp_path)] == ["a", "b"]
 
 
 def test_aggregate_uses_the_sample_standard_deviation() -> None:
@@ -113,7 +120,7 @@ def test_aggregate_uses_the_sample_standard_deviation() -> None:
 def test_history_skips_what_a_killed_run_cut_short(tmp_path: Path) -> None:
     run = read_run(write(tmp_path / "a", result()))
     assert read_history(run) == {}
-    lines = ["replicate,epoch,train_loss,seconds", "1,1,0.7,0.1", "0,2,0.4,0.2", "0,1,0.5,0.1", "1,2"]
+    lines = ["replicate_id,epoch,train_loss,seconds", "1,1,0.7,0.1", "0,2,0.4,0.2", "0,1,0.5,0.1", "1,2"]
     (run.path / "history.csv").write_text("\n".join(lines))
     curves = read_history(run)
     assert list(curves) == [0, 1]

@@ -94,7 +94,7 @@ def test_values_that_were_tracebacks(tiny: list[str], override: str, message: st
 
 
 def test_betas_of_zero_are_allowed(tiny: list[str], tmp_path: Path) -> None:
-    run(compose_config([*tiny, "optimizer.betas=[0,0.999]", "trainer.max_epochs=2"]))
+    run(compose_config([*tiny, "optimizer.betas=[0.0,0.999]", "trainer.max_epochs=2"]))
     assert results(tmp_path)[0]["status"] == "done"
 
 

@@ -237,15 +237,16 @@ def test_configs_have_every_option_of_tables_and_take_tuned_values(name: str, tm
     shutil.copytree(ROOT / "conf", conf, ignore=shutil.ignore_patterns("tuned"))
     with initialize_config_dir(str(conf), version_base="1.3"):
         tables = compose("train", ["dataset=tables", "dataset.path=x"]).dataset
-        data = compose("train", [f"dataset={name}", f"data_dir={tmp_path}"]).dataset
+        config = compose("train", [f"dataset={name}", f"data_dir={tmp_path}"])
     (conf / "tuned").mkdir()
     (conf / "tuned" / f"{name}.yaml").write_text("learning_rates: {multimodal: 0.25}\nmodules: {multimodal: 64}\n")
     with initialize_config_dir(str(conf), version_base="1.3"):
-        with_tuned = compose("train", [f"dataset={name}"]).dataset
-    resolved = OmegaConf.to_container(data, resolve=True)
+        tuned = compose("train", [f"dataset={name}"]).facts.dataset
+    resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
-    assert set(tables) <= set(resolved) and "modules" not in resolved
-    assert (resolved["name"], resolved["run_name"], resolved["path"]) == (name, name, f"{tmp_path}/{name}")
-    assert (resolved["modalities"], resolved["default_folds"], resolved["split_seed"]) == (["GE", "DM"], "auto", 0)
-    assert "\n" not in resolved["how_to_get"]
-    assert with_tuned.learning_rates.multimodal == 0.25 and with_tuned.modules.multimodal == 64
+    data, facts = resolved["dataset"], resolved["facts"]["dataset"]
+    assert set(data) == set(tables) and "modules" not in facts
+    assert (facts["name"], facts["run_name"], facts["default_folds"], facts["num_folds"]) == (name, name, "auto", 5)
+    assert data["path"] == f"{tmp_path}/{name}" and data["modalities"] == facts["modalities"] == ["GE", "DM"]
+    assert (data["split_seed"], data["groups"]) == (0, "auto") and "\n" not in facts["how_to_get"]
+    assert tuned.learning_rates.multimodal == 0.25 and tuned.modules.multimodal == 64

@@ -2,8 +2,10 @@
 
 import inspect
 import itertools
+import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,7 +40,7 @@ from multimodal_loss.datasets.opportunity_channels import (
     thresholds,
 )
 from multimodal_loss.datasets.opportunity_files import interpolate, read_recording, sha256_of, to_unit_range
-from multimodal_loss.errors import UserError
+from multimodal_loss.errors import MissingData, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = 130
@@ -191,7 +193,6 @@ def test_sample_wise_takes_the_first_window_that_ends_at_or_after_a_sample(rows:
         return
     expected = [next((k for k, end in enumerate(ends) if end >= t), len(ends) - 1) for t in range(rows)]
     np.testing.assert_array_equal(sample_wise(predictions, rows, window, step), np.outer(expected, [1, 10]))
-    assert sample_wise(torch.from_numpy(predictions), rows, window, step)[:, 0].tolist() == expected
     with pytest.raises(ValueError, match="windows"):
         sample_wise(predictions[1:], rows, window, step)
 
@@ -438,8 +439,27 @@ def test_options_of_windows_and_no_validation(folder: Path, tmp_path: Path) -> N
         assert isinstance(split, WindowSplit)
         assert len(split) == (len(split.sample_target) - 30) // step + 1
         assert split.target.tolist() == split.sample_target[29::step].tolist()
-        spread = sample_wise(split.target, len(split.sample_target), split.window, split.step)
-        assert torch.equal(spread[29::step], split.target) and len(spread) == len(split.sample_target)
+        spread = sample_wise(split.target.numpy(), len(split.sample_target), split.window, split.step)
+        assert spread[29::step].tolist() == split.target.tolist() and len(spread) == len(split.sample_target)
+
+
+@pytest.mark.parametrize("step", [12, 5, 1])
+def test_what_a_split_of_windows_says_of_itself(folder: Path, step: int) -> None:
+    split = OpportunityDataset(folder, test_step=step).load().test
+    assert isinstance(split, WindowSplit)
+    said = split.description()
+    assert said == json.loads(json.dumps(said))
+    assert said["seconds_per_prediction"] == step / 30
+    ends = (split.starts + split.window - 1).tolist()
+    wanted = [[run, sum(first <= end < first + rows for end in ends)] for run, first, rows in split.recordings]
+    assert said["recordings"] == wanted and sum(number for _, number in wanted) == len(split)
+    fused = np.random.default_rng(0).random((len(split), 18))
+    target, probabilities = split.rescored(fused)["samples"]
+    np.testing.assert_array_equal(target, split.sample_target)
+    np.testing.assert_array_equal(probabilities, sample_wise(fused, len(target), split.window, split.step))
+    (batch,) = split.batches(torch.tensor([3, 0]), None, torch.device("cpu"))
+    assert batch.target.tolist() == split.target[[3, 0]].tolist()
+    assert all(map(torch.equal, batch.inputs, split.rows(torch.tensor([3, 0]))))
 
 
 @pytest.mark.parametrize(
@@ -467,9 +487,8 @@ def test_a_wrong_option_is_one_line(options: dict[str, object], wrong: str, fold
 
 
 def test_the_config_names_every_option_with_its_default() -> None:
-    config = yaml.safe_load((ROOT / "conf/dataset/opportunity.yaml").read_text())
-    for key in ("_target_", "name", "run_name", "how_to_get", "learning_rates"):
-        config.pop(key, None)
+    config = yaml.safe_load((ROOT / "conf/dataset/opportunity.yaml").read_text())["dataset"]
+    assert config.pop("_target_") == "multimodal_loss.datasets.OpportunityDataset"
     parameters = inspect.signature(OpportunityDataset).parameters
     assert set(config) == set(parameters)
     # Only `generated` differs: a run that is configured for real data must not begin on generated ones.
@@ -492,7 +511,7 @@ def test_generated_data_say_so_and_others_must_be_the_published_files(
     for run in RUNS:
         (real / f"{run}.dat").symlink_to(folder / f"{run}.dat")
     with pytest.raises(UserError, match=r"does not hold generated data .* dataset.generated=false"):
-        OpportunityDataset(real, generated=True)
+        OpportunityDataset(real, generated=True).require_files()
     with pytest.raises(UserError, match=r"S1-Drill.dat: not the published file .* get it again: make data-opportunity"):
         OpportunityDataset(real).load()
     digests = dict(zip(RUNS, sha256_of([real / f"{run}.dat" for run in RUNS], None), strict=True))
@@ -509,13 +528,35 @@ def test_generated_data_say_so_and_others_must_be_the_published_files(
         OpportunityDataset(real).load()
 
 
-def test_missing_files_say_how_to_get_them(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"18 of 18 files are not there, the first is S1-Drill.dat; make data-opp"):
-        OpportunityDataset(tmp_path / "nowhere").load()
+def test_missing_files_are_named(folder: Path, tmp_path: Path) -> None:
+    def missing(path: Path, generated: bool | None = None) -> str:
+        with pytest.raises(MissingData) as error:
+            OpportunityDataset(path, generated=generated).require_files()
+        with pytest.raises(MissingData, match=re.escape(str(error.value))):
+            OpportunityDataset(path, generated=generated).load()
+        return str(error.value)
+
+    assert missing(tmp_path / "nowhere", generated=True) == f"{tmp_path / 'nowhere'} does not exist"
+    assert missing(tmp_path) == f"{tmp_path}: 18 of 18 files are not there, the first is S1-Drill.dat"
     for run in RUNS[:-1]:
         (tmp_path / f"{run}.dat").symlink_to(folder / f"{run}.dat")
-    with pytest.raises(UserError, match=r"1 of 18 files are not there, the first is S3-ADL5.dat"):
-        OpportunityDataset(tmp_path).load()
+    assert missing(tmp_path, generated=True) == f"{tmp_path}: 1 of 18 files are not there, the first is S3-ADL5.dat"
+
+
+def test_the_fingerprint_is_that_of_the_files(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+    before = OpportunityDataset(folder).fingerprint()
+    others = {
+        "task": "locomotion",
+        "profile": "strc_py3_2021",
+        "modalities": ["acc_rh"],
+        "cache_dir": tmp_path / "cache",
+    }
+    assert before == OpportunityDataset(tmp_path / "copy", **others).fingerprint()  # type: ignore[arg-type]
+    assert before.startswith("generated-")
+    with (tmp_path / "copy/S2-ADL4.dat").open("ab") as file:
+        file.write(b" ")
+    assert before != OpportunityDataset(tmp_path / "copy", **others).fingerprint()  # type: ignore[arg-type]
 
 
 # --- the cache
@@ -535,7 +576,7 @@ def test_the_cache_is_read_once_and_never_stale(folder: Path, tmp_path: Path, mo
     first = OpportunityDataset(files, cache).load()
     assert len(read) == 18
     hashed: list[str] = []
-    monkeypatch.setattr(opportunity_files, "_sha256", hashed.append)
+    monkeypatch.setattr(opportunity_files, "sha256", hashed.append)
     for options in ({}, {"task": "locomotion"}, {"window": 12, "modalities": ["acc_hip"]}):
         again = OpportunityDataset(files, cache, **options).load()  # type: ignore[arg-type]
         assert torch.equal(again.train.inputs[0], first.train.inputs[0]) and len(read) == 18 and not hashed

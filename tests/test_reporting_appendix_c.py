@@ -14,16 +14,18 @@ import pytest
 import torch
 from rich.console import Console
 
-from golden.fakes import fake_name, fake_outputs, write_predictions
+from golden.fakes import fake_name, fake_outputs, fake_plan, write_predictions
 from golden.tcga import write_tcga
 from multimodal_loss import MultiModalLoss
 from multimodal_loss.report import report
-from multimodal_loss.reporting import appendix_c, figures
-from multimodal_loss.reporting.appendix_c import cloud, cloud_panels, is_used, nearest_proxy, subgroup_figure
-from multimodal_loss.reporting.embedding import embed
-from multimodal_loss.reporting.layouts import LAYOUTS
+from multimodal_loss.reporting.figures.base import save
+from multimodal_loss.reporting.figures.embedding import embed
+from multimodal_loss.reporting.figures.proxies import cloud, cloud_panels, is_used, nearest_proxy, subgroup_figure
+from multimodal_loss.reporting.layouts import all_layouts
+from multimodal_loss.reporting.layouts.tcga import NOTHING_STORED
 from multimodal_loss.results.collect import Outputs
 
+LAYOUTS = all_layouts()
 LAYOUT = LAYOUTS["appendix_c_tcga_kipan"]
 CLASSES = 4
 
@@ -134,9 +136,9 @@ def test_more_classes_than_test_samples_are_drawn(no_umap: None) -> None:
     stored = outputs(34)
     figure = cloud_panels({"all": cloud(stored, None, 1000)}, [f"class {c}" for c in range(34)])
     assert len(figure.axes[0].texts) == 30  # the classes that the 60 test samples have
-    assert figures.save(figure, "svg").startswith(b"<?xml")
+    assert save(figure, "svg").startswith(b"<?xml")
     empty = subgroup_figure(stored, 33, ["GE", "DM"], [str(c) for c in range(34)])
-    assert figures.save(empty, "png").startswith(b"\x89PNG")
+    assert save(empty, "png").startswith(b"\x89PNG")
 
 
 def quiet() -> Console:
@@ -145,7 +147,7 @@ def quiet() -> Console:
 
 def test_the_page_shows_appendix_c_and_names_the_fallback(tmp_path: Path, no_umap: None) -> None:
     write_tcga(tmp_path / "runs", LAYOUT)
-    page = report(tmp_path / "runs", tmp_path / "report", [LAYOUT.name], tmp_path / "results", fake_name, quiet())
+    page = report(tmp_path / "runs", tmp_path / "report", [LAYOUT.name], tmp_path / "results", fake_plan, quiet())
     text = page.read_text()
     assert "Concatenated outputs and proxies: two principal axes (PCA), as umap-learn is not installed" in text
     assert "Subgroups of class type 0" in text and "variant" in text
@@ -154,6 +156,7 @@ def test_the_page_shows_appendix_c_and_names_the_fallback(tmp_path: Path, no_uma
     names = {"appendix_c_outputs.png", "appendix_c_subgroups.png", "appendix_c_variants.png"}
     assert {path.name for path in (tmp_path / "results" / LAYOUT.name).iterdir()} == {
         *names,
+        "README.md",
         "cells.csv",
         "environment.json",
     }
@@ -164,8 +167,8 @@ def test_runs_that_stored_nothing_say_how_to_get_the_pictures(tmp_path: Path, no
     write_tcga(tmp_path / "runs", LAYOUT)
     for run in (tmp_path / "runs").iterdir():
         (run / "predictions.npz").write_bytes(b"PK\x03\x04")
-    page = report(tmp_path / "runs", tmp_path / "report", [LAYOUT.name], run_name=fake_name, console=quiet())
-    assert appendix_c.NOTHING_STORED in page.read_text()
+    page = report(tmp_path / "runs", tmp_path / "report", [LAYOUT.name], plan=fake_plan, console=quiet())
+    assert NOTHING_STORED in page.read_text()
     assert "27 of 27 cells are complete" in page.read_text()
     assert not (tmp_path / "report" / "figures").exists()
 
@@ -173,8 +176,8 @@ def test_runs_that_stored_nothing_say_how_to_get_the_pictures(tmp_path: Path, no
 def test_variants_are_drawn_without_the_full_loss(tmp_path: Path, no_umap: None) -> None:
     write_tcga(tmp_path / "runs", LAYOUT)
     broken = fake_outputs(CLASSES, 5) | {"0/proxies": np.zeros((1, 1, 1, 1))}
-    write_predictions(tmp_path / "runs" / fake_name(LAYOUT.cells[0].overrides), broken)
-    report(tmp_path / "runs", tmp_path / "report", [LAYOUT.name], run_name=fake_name, console=quiet())
+    write_predictions(tmp_path / "runs" / fake_name(LAYOUT.cells[0].run), broken)
+    report(tmp_path / "runs", tmp_path / "report", [LAYOUT.name], plan=fake_plan, console=quiet())
     drawn = [path.name for path in (tmp_path / "report" / "figures").iterdir()]
     assert drawn == [f"variants_{LAYOUT.name}.svg"]
 
@@ -185,7 +188,7 @@ def test_umap_itself_gives_the_same_points_for_the_same_seed() -> None:
         pytest.skip("umap-learn is an extra")
     code = """
 import numpy as np
-from multimodal_loss.reporting import embedding
+from multimodal_loss.reporting.figures import embedding
 embedding.EPOCHS = 5
 rows = np.random.default_rng(0).random((40, 6))
 first, second = embedding.embed(rows), embedding.embed(rows)

@@ -5,8 +5,9 @@ import pytest
 
 from golden.fakes import fake_predictions
 from golden.regenerate import filled
-from multimodal_loss.reporting import figures
-from multimodal_loss.reporting.figures import Line
+from multimodal_loss.reporting.figures import runs as figures
+from multimodal_loss.reporting.figures.base import Line, save
+from multimodal_loss.reporting.figures.tables import comparison_figure
 from multimodal_loss.results.metrics import reliability_bins
 
 
@@ -34,7 +35,7 @@ def test_figure_4_of_many_modalities_is_a_heat_map() -> None:
     names = [f"device {i}" for i in range(19)]
     figure = figures.true_class_figure(fake_predictions([(0.7,) * 19 + (0.9,)]), names)
     assert figure.axes[0].images[0].get_array().shape == (19, 10)
-    assert figures.save(figure, "png").startswith(b"\x89PNG")
+    assert save(figure, "png").startswith(b"\x89PNG")
 
 
 def test_figure_4_refuses_what_it_cannot_draw() -> None:
@@ -46,7 +47,7 @@ def test_figure_4_refuses_what_it_cannot_draw() -> None:
 
 def test_the_same_figure_is_the_same_file() -> None:
     predictions = fake_predictions([(0.86, 0.54, 0.9)])
-    first, second = (figures.save(figures.true_class_figure(predictions, ["a", "b"]), "svg") for _ in range(2))
+    first, second = (save(figures.true_class_figure(predictions, ["a", "b"]), "svg") for _ in range(2))
     assert first == second
     assert b"<svg" in first
 
@@ -54,7 +55,7 @@ def test_the_same_figure_is_the_same_file() -> None:
 def test_training_curves_hold_a_stopped_replicate_at_its_last_loss() -> None:
     short = (np.array([1.0, 2.0]), np.array([0.8, 0.4]))
     long = (np.array([1.0, 2.0, 3.0]), np.array([0.6, 0.4, 0.2]))
-    figure = figures.training_figure({Line("multimodal", "MultiModal"): {0: short, 1: long}})
+    figure = figures.training_figure({Line("MultiModal", "#D55E00"): {0: short, 1: long}})
     mean = figure.axes[0].lines[-1]
     assert np.asarray(mean.get_ydata()) == pytest.approx([0.7, 0.4, 0.3])
     assert figure.axes[0].get_yscale() == "log"
@@ -62,9 +63,9 @@ def test_training_curves_hold_a_stopped_replicate_at_its_last_loss() -> None:
 
 def test_training_curves_with_a_loss_of_zero_are_drawn_on_a_plain_axis() -> None:
     curve = (np.array([1.0, 2.0]), np.array([0.8, 0.0]))
-    figure = figures.training_figure({Line("sum_ce", "SUM"): {0: curve}})
+    figure = figures.training_figure({Line("SUM", "#0072B2"): {0: curve}})
     assert figure.axes[0].get_yscale() == "linear"
-    assert b"<svg" in figures.save(figure, "svg")
+    assert b"<svg" in save(figure, "svg")
 
 
 def test_long_curves_are_thinned_and_keep_their_ends() -> None:
@@ -79,12 +80,12 @@ def test_reliability_draws_a_panel_per_source_and_leaves_rare_bins_out() -> None
     sure = np.tile([0.99, 0.01], (2000, 1))
     sure[0] = [0.6, 0.4]
     bins = reliability_bins(target, sure)
-    figure = figures.reliability_figure({"m1": {Line("sum_ce", "SUM"): bins}, "fused": {Line("sum_ce", "SUM"): bins}})
+    figure = figures.reliability_figure({"m1": {Line("SUM", "#0072B2"): bins}, "fused": {Line("SUM", "#0072B2"): bins}})
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["m1", "fused"]
     assert len(figure.axes[0].lines[1].get_xdata()) == 1
 
 
 def test_the_overview_makes_a_panel_per_row_of_a_wide_table() -> None:
-    figure = figures.comparison_figure(filled())
+    figure = comparison_figure(filled())
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["Noise, none", "Noise, two"]
-    assert figures.save(figure, "png").startswith(b"\x89PNG")
+    assert save(figure, "png").startswith(b"\x89PNG")

@@ -9,9 +9,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from multimodal_loss.configuration import run_name
-from multimodal_loss.reporting.layout import Overrides
+from multimodal_loss.reporting.analysis.paper import paper_numbers
 from multimodal_loss.reporting.layouts import APPENDIX_B_MAX_EPOCHS, LAYOUTS
-from multimodal_loss.reporting.paper import paper_numbers
+from multimodal_loss.reporting.layouts.base import Overrides
 
 CONF = Path(__file__).parents[1] / "conf" / "experiment"
 EXPERIMENTS = {
@@ -62,7 +62,7 @@ def test_appendix_b_has_the_cap_of_its_experiment() -> None:
 def test_a_cells_overrides_name_the_run_of_the_sweep(name: str) -> None:
     experiment = EXPERIMENTS[name][-1]
     job = next(sweep(experiment))
-    overrides = next(cell.overrides for cell in LAYOUTS[name].cells if swept(cell.overrides) == job)
+    overrides = next(cell.run for cell in LAYOUTS[name].cells if swept(cell.run) == job)
     assert run_name(overrides) == run_name([f"experiment={experiment}", *(f"{key}={value}" for key, value in job)])
 
 
@@ -75,7 +75,7 @@ def test_every_place_of_a_table_is_expected_once(name: str, cells: int) -> None:
     places = [(cell.row, cell.column) for cell in layout.cells]
     assert len(places) == len(set(places)) == cells
     assert set(places) == {(row.key, column.key) for row in layout.rows for column in layout.columns}
-    overrides = [cell.overrides for cell in layout.cells if not cell.minus]
+    overrides = [cell.run for cell in layout.cells if not cell.minus]
     assert len(set(overrides)) == len(overrides)
 
 
@@ -87,8 +87,8 @@ def test_table_1_and_appendix_b_show_every_number_of_the_paper() -> None:
 
 def test_conditions_show_runs_of_the_table() -> None:
     for layout in LAYOUTS.values():
-        known = {cell.overrides for cell in layout.cells}
-        assert {shown.overrides for condition in layout.conditions for shown in condition.shown} <= known
+        known = {cell.run for cell in layout.cells}
+        assert {shown.run for condition in layout.conditions for shown in condition.shown} <= known
 
 
 def test_the_papers_numbers() -> None:

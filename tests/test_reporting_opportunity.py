@@ -18,37 +18,37 @@ from numpy.typing import NDArray
 from rich.console import Console
 from sklearn.metrics import confusion_matrix, f1_score
 
-from golden.fakes import fake_name, fake_result, write_predictions, write_run
+from golden.fakes import fake_facts, fake_name, fake_plan, fake_result, fake_runs, write_predictions, write_run
 from golden.opportunity import NAMES, fake_recognition, write_opportunity
 from golden.tcga import runs_of
-from multimodal_loss.configuration import compose_config, resolved, run_name
 from multimodal_loss.datasets.opportunity_channels import TASKS, label_track
 from multimodal_loss.errors import UserError
 from multimodal_loss.report import main, report
-from multimodal_loss.reporting import opportunity, tables
-from multimodal_loss.reporting.conditions import findings
-from multimodal_loss.reporting.figures import Picture, comparison_figure
-from multimodal_loss.reporting.layout import Layout, Overrides
-from multimodal_loss.reporting.layouts import LAYOUTS
-from multimodal_loss.reporting.opportunity import (
+from multimodal_loss.reporting.analysis.fill import fill
+from multimodal_loss.reporting.analysis.findings import findings
+from multimodal_loss.reporting.analysis.paper import paper_numbers
+from multimodal_loss.reporting.figures import activities
+from multimodal_loss.reporting.figures.activities import (
     Recognition,
     confusion_figure,
-    device_figure,
     display_order,
     f1_figure,
+    input_figure,
     longest_recording,
     mean_f1,
     recognition,
     segments,
     timeline_figure,
 )
-from multimodal_loss.reporting.paper import paper_numbers
-from multimodal_loss.results.collect import read_predictions, read_run, read_runs
+from multimodal_loss.reporting.figures.base import Picture
+from multimodal_loss.reporting.figures.tables import comparison_figure
+from multimodal_loss.reporting.layouts import all_layouts
+from multimodal_loss.reporting.layouts.base import Layout, Overrides
+from multimodal_loss.results.collect import read_predictions, read_run
 from multimodal_loss.results.metrics import class_f1, compute_metrics, confusion_counts
-from test_reporting_layouts import sweep
 from test_reporting_page import Page
 
-EXPERIMENTS = ("{}", "{}_joint", "{}_logits", "{}_mulmix")
+LAYOUTS = all_layouts()
 TABLES = ("table_3", "table_3_samples", "quick_table_3")
 PICTURES = ("f1", "devices", "confusion", "timeline", "reliability", "training")
 NOTICE = "QUICK PROFILE, GENERATED DATA, NOT OPPORTUNITY"
@@ -60,7 +60,7 @@ def quiet() -> Console:
 
 def overrides_of(name: str, row: str, task: str = "locomotion") -> Overrides:
     cells = LAYOUTS[name].cells
-    return next(cell.overrides for cell in cells if cell.row == row and f"dataset.task={task}" in cell.overrides)
+    return next(cell.run for cell in cells if cell.row == row and cell.column.startswith(task))
 
 
 # The cells
@@ -74,9 +74,8 @@ def test_table_3_has_every_number_of_the_paper_and_mulmix_as_an_extension() -> N
     assert set(places) == {(row.key, column.key) for row in layout.rows for column in layout.columns}
     for (row, column), cell in places.items():
         task, metric = column.split("/")
-        assert f"dataset.task={task}" in cell.overrides and cell.metric == f"test/fused/{metric}"
-        assert cell.paper == ("3", row, column) and cell.expected == 5
-        assert "dataset=opportunity" in cell.overrides
+        assert f"dataset.task={task}" in cell.run and cell.metric == f"test/fused/{metric}"
+        assert cell.paper == ("3", row, column) and "experiment=table_3" in cell.run
     assert "extension" in next(row.title for row in layout.rows if row.key == "late/mulmix")
     number = paper_numbers()["3", "late/mulmix", "gestures/ACC"]
     assert number.mean is None and "not run by the paper" in number.note
@@ -87,54 +86,6 @@ def test_sample_wise_scores_are_of_the_same_runs_and_beside_no_number_of_the_pap
     assert runs_of(samples) == runs_of(windows)
     assert {cell.metric for cell in samples.cells} == {f"test_samples/fused/{m}" for m in ("ACC", "FM", "FW", "MCC")}
     assert all(cell.paper is None for cell in (*samples.cells, *LAYOUTS["quick_table_3"].cells))
-
-
-@pytest.mark.parametrize("name", ["table_3", "quick_table_3"])
-def test_the_experiments_run_what_the_table_expects(name: str) -> None:
-    trained = set()
-    for experiment in (pattern.format(name) for pattern in EXPERIMENTS):
-        for job in sweep(experiment):
-            trained.add(run_name([f"experiment={experiment}", *(f"{key}={value}" for key, value in job)]))
-    assert trained == {run_name(overrides) for overrides in runs_of(LAYOUTS[name])}
-    assert len(trained) == len(runs_of(LAYOUTS[name])) == (16 if name == "table_3" else 8)
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_a_cells_run_reads_and_fuses_what_its_row_says(name: str) -> None:
-    for row in LAYOUTS[name].rows:
-        values = resolved(compose_config(overrides_of(name, row.key)))
-        kind, _, fusion = row.key.rpartition("/")
-        assert values["backbone"]["fusion_type"] == (kind or row.key)
-        assert values["fusion"]["name"] == (fusion if kind else "unimodal")
-        reads = "probabilities" if fusion in ("soft_triple", "proxy_anchor", "multimodal") else "logits"
-        assert values["fusion"]["input"] == reads
-        assert (values["trainer"]["name"], values["trainer"]["optimizer"]) == ("mini_batch", "rmsprop")
-        assert values["fusion"].get("combine_in", "scores") == "scores"
-
-
-# Generated data
-
-
-def test_generated_data_have_a_dataset_of_their_own_that_reads_the_same() -> None:
-    real, generated = (resolved(compose_config([f"dataset={name}"]))["dataset"] for name in names_of_datasets())
-    differing = {key for key in real.keys() | generated.keys() if real.get(key) != generated.get(key)}
-    assert differing == {"name", "run_name", "how_to_get", "path", "generated"}
-    assert generated["generated"] is True and real["generated"] is False
-    assert "generated" in generated["run_name"]
-
-
-def names_of_datasets() -> tuple[str, str]:
-    return "opportunity", "opportunity_like"
-
-
-def test_no_run_of_the_quick_profile_or_of_generated_data_has_a_name_of_table_3() -> None:
-    expected = {run_name(overrides) for overrides in runs_of(LAYOUTS["table_3"])}
-    quick = runs_of(LAYOUTS["quick_table_3"])
-    assert expected.isdisjoint(run_name(overrides) for overrides in quick)
-    for overrides in runs_of(LAYOUTS["table_3"]):
-        assert run_name([*overrides, "dataset.generated=true"]) not in expected
-        as_if = ["dataset=opportunity_like" if one == "dataset=opportunity" else one for one in overrides]
-        assert run_name(as_if) not in expected
 
 
 @pytest.mark.parametrize(
@@ -152,31 +103,32 @@ def test_a_run_of_generated_data_under_a_name_of_table_3_fills_nothing(
 ) -> None:
     overrides = overrides_of(name, "late/multimodal")
     result = fake_result([0.9] * 5, NAMES, profile=profile)
-    result["config"]["dataset"] = {"name": dataset, "generated": generated}
+    result["config"]["facts"] = fake_facts(dataset)
+    result["dataset"]["generated"] = generated
     result["replicates"][3]["data_fingerprint"] = fingerprint
     for replicate in result["replicates"]:
         replicate["metrics"]["test_samples"] = replicate["metrics"]["test"]
     write_run(tmp_path / fake_name(overrides), result)
-    cells = tables.fill(LAYOUTS[name], read_runs(tmp_path), fake_name).cells.values()
+    cells = fill(LAYOUTS[name], fake_runs(tmp_path)).cells.values()
     assert all(cell.n == 0 and cell.run is None for cell in cells)
-    assert reason in next(cell.note for cell in cells if cell.cell.overrides == overrides)
+    assert reason in next(cell.note for cell in cells if cell.cell.run == overrides)
 
 
 def test_the_quick_table_takes_runs_of_generated_data_alone(tmp_path: Path) -> None:
     layout = LAYOUTS["quick_table_3"]
     write_opportunity(tmp_path, layout, predictions=False)
-    assert all(cell.state == "complete" for cell in tables.fill(layout, read_runs(tmp_path), fake_name).cells.values())
+    assert all(cell.state == "complete" for cell in fill(layout, fake_runs(tmp_path)).cells.values())
     for run in tmp_path.iterdir():
         result = json.loads((run / "result.json").read_text())
-        result["config"]["dataset"]["name"] = "opportunity"
+        result["config"]["facts"]["dataset"]["name"] = "opportunity"
         write_run(run, result)
-    assert not tables.fill(layout, read_runs(tmp_path), fake_name).has_values
+    assert not fill(layout, fake_runs(tmp_path)).has_values
 
 
 def test_the_quick_page_says_everywhere_that_its_data_are_generated(tmp_path: Path) -> None:
     layout = LAYOUTS["quick_table_3"]
     write_opportunity(tmp_path / "runs", layout)
-    page = report(tmp_path / "runs", tmp_path / "out", [layout.name], run_name=fake_name, console=quiet()).read_text()
+    page = report(tmp_path / "runs", tmp_path / "out", [layout.name], plan=fake_plan, console=quiet()).read_text()
     assert f'<p class="banner">{NOTICE}.' in page and "2 seeds" not in page
     assert f"<h2>{NOTICE}" in page and "<h3>Generated data, not OPPORTUNITY</h3>" in page
     assert "numbers of Moon and Lee" in page and "computed again" not in page
@@ -185,9 +137,9 @@ def test_the_quick_page_says_everywhere_that_its_data_are_generated(tmp_path: Pa
     assert '<section id="table_3' not in page and "paper 8" not in page
     Page(page)
     with pytest.raises(UserError, match="--tables quick_table_3"):
-        report(tmp_path / "runs", tmp_path / "out", [layout.name], tmp_path / "results", fake_name, quiet())
-    full = report(tmp_path / "runs", tmp_path / "full", run_name=fake_name, console=quiet()).read_text()
-    assert "GENERATED" not in full and "<h2>Table 3" not in full
+        report(tmp_path / "runs", tmp_path / "out", [layout.name], tmp_path / "results", fake_plan, quiet())
+    full = report(tmp_path / "runs", tmp_path / "full", plan=fake_plan, console=quiet()).read_text()
+    assert "generated data</h2>" in full and "<h2>Table 3" not in full
     assert not (tmp_path / "results").exists()
 
 
@@ -201,7 +153,7 @@ def test_the_quick_profile_is_reported_alone(names: list[str], tmp_path: Path, m
 def test_pictures_of_generated_data_carry_the_notice(tmp_path: Path) -> None:
     layout = LAYOUTS["quick_table_3"]
     write_opportunity(tmp_path, layout)
-    found = findings(layout.conditions[0], layout, read_runs(tmp_path), fake_name)
+    found = findings(layout.conditions[0], layout, fake_runs(tmp_path))
     assert found and len(found.pictures) == len(PICTURES)
     for picture in found.pictures:
         assert NOTICE in [text.get_text() for text in picture.figure.texts]
@@ -247,10 +199,11 @@ def recognised(
 ) -> Any:
     """What is read back from a run of `row` with these predictions."""
     condition = next(one for one in LAYOUTS["table_3"].conditions if one.key.endswith(task))
-    shown = next(one for one in condition.shown if one.panel == row)
+    shown = next(one for one in condition.shown if one.key == row.replace("/", "_"))
     result = fake_result([0.9] * 5, [*NAMES, *NAMES][: arrays["0/modalities"].shape[1]])
     result["dataset"] |= {"classes": names_of_classes(task)} | dataset
-    result["config"]["dataset"] |= {"step": 12, "profile": "ordonez2016"}
+    result["dataset"] |= {"seconds_per_prediction": 0.4}
+    result["config"]["facts"] = fake_facts("opportunity", row)
     run = write_run(tmp_path / row.replace("/", "-"), result)
     write_predictions(run, arrays)
     return recognition(shown, read_run(run))
@@ -272,7 +225,7 @@ def labels(ax: Axes) -> tuple[list[str], list[str]]:
 def test_the_heat_map_is_each_devices_own_f1_inside_the_late_model(tmp_path: Path, task: str) -> None:
     arrays = fake_recognition(task, 19, 4.0, windows=1600, replicates=3)
     one = recognised(tmp_path, "late/multimodal", arrays, task)
-    ax = device_figure([one]).axes[0]
+    ax = input_figure([one]).axes[0]
     names = names_of_classes(task)
     rows, columns = labels(ax)
     assert rows == [*NAMES, "fused"] and columns == [*names[1:], "Null"]
@@ -303,8 +256,8 @@ def test_a_class_that_never_occurs_is_left_blank(tmp_path: Path) -> None:
             kept[..., 4] = 0
             arrays[f"{r}/{part}"] = kept / kept.sum(axis=-1, keepdims=True)
     one = recognised(tmp_path, "late/sum_ce", arrays, "locomotion")
-    lying = labels(device_figure([one]).axes[0])[1].index("Lie")
-    assert np.isnan(heat(device_figure([one]).axes[0])[:, lying]).all()
+    lying = labels(input_figure([one]).axes[0])[1].index("Lie")
+    assert np.isnan(heat(input_figure([one]).axes[0])[:, lying]).all()
     assert np.isnan(heat(confusion_figure([one]).axes[0])[lying]).all()
     f1_figure([one]).canvas.draw()
 
@@ -428,24 +381,11 @@ def test_without_sound_recordings_all_windows_are_one(tmp_path: Path, recordings
     assert longest_recording(one) == ("the test recordings", 0, 150)
 
 
-@pytest.mark.parametrize(
-    ("config", "seconds"),
-    [
-        ({"profile": "ordonez2016", "step": 12, "test_step": None}, 0.4),
-        ({"profile": "strc_py3_2021", "step": 12}, None),
-        ({"profile": "strc_py3_2021", "step": 12, "test_step": 1}, 1 / 30),
-        ({"profile": "ordonez2016", "step": "12"}, None),
-        ({"profile": "ordonez2016", "step": 0}, None),
-        ({}, None),
-    ],
-)
-def test_the_time_between_windows_is_known_or_not_claimed(
-    tmp_path: Path, config: dict[str, Any], seconds: float | None
-) -> None:
+@pytest.mark.parametrize(("stated", "seconds"), [(0.4, 0.4), (None, None), ("0.4", None), (0, None), (True, None)])
+def test_the_time_between_windows_is_known_or_not_claimed(tmp_path: Path, stated: Any, seconds: float | None) -> None:
     result = fake_result([0.9])
-    result["config"]["dataset"] = config
-    found = opportunity._seconds_per_window(read_run(write_run(tmp_path / "run", result)))
-    assert found is None if seconds is None else found == pytest.approx(seconds)
+    result["dataset"]["seconds_per_prediction"] = stated
+    assert activities._seconds(read_run(write_run(tmp_path / "run", result))) == seconds
 
 
 # The whole report
@@ -458,7 +398,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     without = [overrides_of("table_3", "late/nn_ce", "gestures")]
     write_opportunity(folder / "runs", LAYOUTS["table_3"], without=without)
     console = quiet()
-    report(folder / "runs", folder / "report", (), folder / "results", run_name=fake_name, console=console)
+    report(folder / "runs", folder / "report", (), folder / "results", plan=fake_plan, console=console)
     assert isinstance(console.file, io.StringIO)
     (folder / "screen.txt").write_text(console.file.getvalue())
     return folder
@@ -482,7 +422,7 @@ def test_the_page_shows_both_tasks_beside_the_paper(built: Path) -> None:
     ):
         assert text.count(f"<strong>{word}.</strong>") == 2
     assert text.count("Calibration: ") == 2 and text.count("<td>fused</td>") == 6 + 5 and "<td>acc_hip</td>" not in text
-    assert "fusion=nn_ce fusion.input=logits" in text and "make reproduce-table-3" in text
+    assert "dataset.task=gestures method=late_nn_ce" in text and "make reproduce-table-3" in text
     assert "GENERATED" not in (built / "report" / "index.html").read_text()
     Page((built / "report" / "index.html").read_text())
     names = {path.stem for path in (built / "report" / "figures").iterdir()}
@@ -491,7 +431,7 @@ def test_the_page_shows_both_tasks_beside_the_paper(built: Path) -> None:
 
 def test_sample_wise_scores_stand_beside_those_of_windows(built: Path) -> None:
     layouts = LAYOUTS["table_3"], LAYOUTS["table_3_samples"]
-    windows, samples = (tables.fill(layout, read_runs(built / "runs"), fake_name) for layout in layouts)
+    windows, samples = (fill(layout, fake_runs(built / "runs")) for layout in layouts)
     first, second = (t.cells["late/multimodal", c] for t, c in zip((windows, samples), columns(), strict=True))
     assert first.mean is not None and second.mean == pytest.approx(first.mean - 1)
     text = section(built, "table_3_samples")
@@ -507,6 +447,7 @@ def test_what_is_committed(built: Path) -> None:
     folder = built / "results" / "table_3"
     shown = {f"{p}_table_3_{t}.png" for p in PICTURES[:4] for t in ("locomotion", "gestures")}
     assert {path.name for path in folder.iterdir()} == {
+        "README.md",
         "cells.csv",
         "environment.json",
         "modalities.csv",
@@ -518,13 +459,14 @@ def test_what_is_committed(built: Path) -> None:
     # Two joint runs and six late ones of 19 devices with the fused prediction, less one run; five seeds.
     assert len(devices) == 1 + 5 * (2 * (2 + 6 * 20) - 20)
     assert {path.name for path in (built / "results" / "table_3_samples").iterdir()} == {
+        "README.md",
         "cells.csv",
         "environment.json",
     }
 
 
 def test_the_overview_gives_each_metric_its_own_axis(built: Path) -> None:
-    table = tables.fill(LAYOUTS["table_3"], read_runs(built / "runs"), fake_name)
+    table = fill(LAYOUTS["table_3"], fake_runs(built / "runs"))
     figure = comparison_figure(table)
     metrics = ("ACC", "FM", "MCC")
     titles = [ax.get_title(loc="left") for ax in figure.axes]
@@ -538,7 +480,7 @@ def test_the_terminal_leaves_weighted_f1_out(built: Path) -> None:
 
 
 def test_without_runs_table_3_is_named_with_its_command(tmp_path: Path) -> None:
-    page = report(tmp_path / "none", tmp_path / "report", run_name=fake_name, console=quiet()).read_text()
+    page = report(tmp_path / "none", tmp_path / "report", plan=fake_plan, console=quiet()).read_text()
     absent = page[page.index("Not run yet</h2>") :]
     assert "Table 3: activities" in absent and "make reproduce-table-3" in absent and "quick" not in absent
 
@@ -565,7 +507,7 @@ def small_table(tmp_path: Path) -> tuple[Layout, Path]:
 
 
 def pictures_of(tmp_path: Path, layout: Layout) -> set[str]:
-    report(tmp_path / "runs", tmp_path / "report", [layout.name], run_name=fake_name, console=quiet())
+    report(tmp_path / "runs", tmp_path / "report", [layout.name], plan=fake_plan, console=quiet())
     return {path.name.partition("_quick")[0] for path in (tmp_path / "report" / "figures").iterdir()}
 
 
@@ -579,14 +521,14 @@ def test_damaged_predictions_leave_the_table_and_the_curves(tmp_path: Path) -> N
 
 def test_without_a_late_run_there_is_no_heat_map(tmp_path: Path) -> None:
     layout = LAYOUTS["quick_table_3"]
-    late = [one for one in runs_of(layout) if "backbone.fusion_type=late" in one]
+    late = [one for one in runs_of(layout) if "method=late" in str(one)]
     write_opportunity(tmp_path / "runs", layout, 60, late, recordings=False)
     assert pictures_of(tmp_path, layout) == set(PICTURES) - {"devices"}
     assert "Timeline of the test recordings" in (tmp_path / "report" / "index.html").read_text()
 
 
 def drawn(layout: Layout, runs: Path) -> dict[str, Picture]:
-    found = findings(layout.conditions[0], layout, read_runs(runs), fake_name)
+    found = findings(layout.conditions[0], layout, fake_runs(runs))
     assert found is not None
     return {picture.name.partition("_quick")[0]: picture for picture in found.pictures}
 
@@ -640,4 +582,4 @@ def test_replicates_count_in_numerical_order(tmp_path: Path) -> None:
     renamed = {f"{r}/{key.partition('/')[2]}": array for r in (10, 2) for key, array in arrays.items()}
     one = recognised(tmp_path, "late/sum_ce", arrays | renamed, "locomotion")
     assert isinstance(one, Recognition) and one.replicate == "0" and len(one.fused) == 3
-    assert one.devices == tuple(NAMES[:2])
+    assert one.inputs == tuple(NAMES[:2])

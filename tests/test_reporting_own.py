@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from multimodal_loss.reporting.layouts_own import own_layouts
 
 from multimodal_loss.report import report
 from multimodal_loss.reporting import tables
-from multimodal_loss.reporting.layouts_own import own_layouts
-from multimodal_loss.reporting.significance import compare
+from multimodal_loss.reporting.analysis.significance import compare
 from multimodal_loss.results.collect import read_runs
 
 

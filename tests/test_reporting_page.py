@@ -11,17 +11,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from golden.fakes import fake_name, fake_predictions, fake_result, write_curves, write_predictions, write_run
+from golden.fakes import fake_name, fake_plan, fake_predictions, fake_result, write_curves, write_predictions, write_run
 from multimodal_loss import report as command
 from multimodal_loss.errors import UserError
 from multimodal_loss.report import main, report
-from multimodal_loss.reporting.layouts import LAYOUTS
+from multimodal_loss.reporting.layouts import all_layouts
 
+LAYOUTS = all_layouts()
 SHOWN = ("unimodal_m1", "unimodal_m2", "sum_ce", "multimodal")
 
 
 def overrides(name: str, row: str, column: str) -> tuple[str, ...]:
-    return next(cell.overrides for cell in LAYOUTS[name].cells if (cell.row, cell.column) == (row, column))
+    return next(cell.run for cell in LAYOUTS[name].cells if (cell.row, cell.column) == (row, column))
 
 
 def write_table_1(runs: Path) -> None:
@@ -44,7 +45,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with runs/, report/ and results/."""
     folder = tmp_path_factory.mktemp("built")
     write_table_1(folder / "runs")
-    page = report(folder / "runs", folder / "report", (), folder / "results", run_name=fake_name, console=quiet())
+    page = report(folder / "runs", folder / "report", (), folder / "results", plan=fake_plan, console=quiet())
     assert page == folder / "report" / "index.html"
     return folder
 
@@ -99,7 +100,7 @@ def test_the_page_shows_ours_beside_the_paper_and_what_is_missing(built: Path) -
     assert "4 of 27 cells are complete" in text
     assert text.count('class="missing') == 22
     assert "make reproduce-table-1" in text
-    assert "python -m multimodal_loss.train dataset.noisy_modalities=0 fusion=unimodal" in text
+    assert "python -m multimodal_loss.train experiment=table_1 dataset.noisy_modalities=0 method=unimodal_1" in text
     assert "Appendix B" in text[text.index("Not run yet") :]
     for word in ("Calibration", "confidence gap", "Reliability", "Training curves", "Figure 4", "Proxies"):
         assert word in text
@@ -115,7 +116,7 @@ def test_what_a_run_says_is_escaped(built: Path) -> None:
 
 
 def test_the_report_is_the_same_when_built_again(built: Path, tmp_path: Path) -> None:
-    report(built / "runs", tmp_path, ["table_1"], run_name=fake_name, console=quiet())
+    report(built / "runs", tmp_path, ["table_1"], plan=fake_plan, console=quiet())
     for file in ("table_1.md", "table_1.tex", "table_1.csv", "figures/figure_4_noisy_modalities_2.svg"):
         assert (tmp_path / file).read_bytes() == (built / "report" / file).read_bytes()
     assert not [path for path in tmp_path.rglob(".*")], "temporary files are left"
@@ -123,8 +124,9 @@ def test_the_report_is_the_same_when_built_again(built: Path, tmp_path: Path) ->
 
 def test_saved_results_are_small_and_say_what_they_are(built: Path) -> None:
     folder = built / "results" / "table_1"
-    assert [path.name for path in (built / "results").iterdir()] == ["table_1"]
+    assert {path.name for path in (built / "results").iterdir()} == {"table_1", "README.md"}
     assert {path.name for path in folder.iterdir()} == {
+        "README.md",
         "cells.csv",
         "environment.json",
         "modalities.csv",
@@ -132,7 +134,7 @@ def test_saved_results_are_small_and_say_what_they_are(built: Path) -> None:
         "figure_4_noisy_modalities_2.png",
     }
     modalities = (folder / "modalities.csv").read_text().splitlines()
-    assert modalities[0] == "condition,method,replicate,modality,ACC,NLL,Brier,ECE,entropy,confidence_gap"
+    assert modalities[0] == "condition,method,replicate_id,modality,ACC,NLL,Brier,ECE,entropy,confidence_gap"
     assert modalities[1] == "noisy_modalities_2,Unimodal m1,0,m1,0.86,0.14,0.21,0.02,0.3,0.01"
     assert len(modalities) == 1 + 5 * (1 + 1 + 4 + 4)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 500_000
@@ -160,7 +162,7 @@ def test_damaged_predictions_and_histories_leave_the_tables_alone(tmp_path: Path
     for run in (tmp_path / "runs").iterdir():
         (run / "predictions.npz").write_bytes(b"PK\x03\x04 not much of an archive")
         (run / "history.csv").write_text("nothing,of,use\n")
-    report(tmp_path / "runs", tmp_path / "report", ["table_1"], run_name=fake_name, console=quiet())
+    report(tmp_path / "runs", tmp_path / "report", ["table_1"], plan=fake_plan, console=quiet())
     text = (tmp_path / "report" / "index.html").read_text()
     assert "86.4 ± 1.1" in text and "Calibration" in text
     assert [path.name for path in (tmp_path / "report" / "figures").iterdir()] == ["table_1_overview.svg"]
@@ -169,13 +171,13 @@ def test_damaged_predictions_and_histories_leave_the_tables_alone(tmp_path: Path
 def test_the_quick_profile_stands_alone_and_is_labelled(tmp_path: Path) -> None:
     run = tmp_path / "runs" / fake_name(overrides("quick", "noisy_modalities=2", "multimodal"))
     write_run(run, fake_result([0.8, 0.9], profile="quick"))
-    page = report(tmp_path / "runs", tmp_path / "report", ["quick"], run_name=fake_name, console=quiet())
+    page = report(tmp_path / "runs", tmp_path / "report", ["quick"], plan=fake_plan, console=quiet())
     assert "QUICK PROFILE" in page.read_text() and "85.0 ± 7.1" in page.read_text()
-    full = report(tmp_path / "runs", tmp_path / "full", run_name=fake_name, console=quiet())
-    assert "QUICK" not in full.read_text() and "85.0" not in full.read_text()
+    full = report(tmp_path / "runs", tmp_path / "full", plan=fake_plan, console=quiet())
+    assert "Your runs: synthetic title, quick profile" in full.read_text() and '<section id="table' not in full.read_text()
     for names, results in ((["quick", "table_1"], None), (["quick"], tmp_path / "results")):
         with pytest.raises(UserError, match="quick profile is reported alone"):
-            report(tmp_path / "runs", tmp_path / "report", names, results, run_name=fake_name, console=quiet())
+            report(tmp_path / "runs", tmp_path / "report", names, results, plan=fake_plan, console=quiet())
 
 
 @pytest.mark.parametrize(
@@ -214,14 +216,14 @@ def test_a_picture_that_fails_to_write_leaves_the_old_page(built: Path, monkeypa
 
     monkeypatch.setattr(command, "write_atomically", no_space)
     with pytest.raises(OSError, match="No space"):
-        report(built / "runs", built / "report", run_name=fake_name, console=quiet())
+        report(built / "runs", built / "report", plan=fake_plan, console=quiet())
     assert (built / "report" / "index.html").read_bytes() == before
 
 
 def test_the_screen_shows_the_table(tmp_path: Path) -> None:
     write_table_1(tmp_path / "runs")
     console = quiet()
-    report(tmp_path / "runs", tmp_path / "report", ["table_1"], run_name=fake_name, console=console)
+    report(tmp_path / "runs", tmp_path / "report", ["table_1"], plan=fake_plan, console=console)
     assert isinstance(console.file, io.StringIO)
     printed = console.file.getvalue()
     assert re.search(r"MultiModal .* 86\.4 ± 1\.1", printed)

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from golden.fakes import fake_predictions, fake_result, write_predictions, write_run
-from multimodal_loss.reporting import significance, tables
-from multimodal_loss.reporting.layout import Cell, Column, Layout, Row
-from multimodal_loss.reporting.significance import Comparison, compare, corrected_t_test, holm, sentence
+from golden.fakes import fake_predictions, fake_result, named_plan, write_predictions, write_run
+from multimodal_loss.reporting.analysis import significance
+from multimodal_loss.reporting.analysis.fill import FilledTable, Runs, fill
+from multimodal_loss.reporting.analysis.significance import Comparison, compare, corrected_t_test, holm
+from multimodal_loss.reporting.layouts.base import Cell, Column, Layout, Row
 from multimodal_loss.results.collect import read_runs
 
 
@@ -65,6 +66,10 @@ def test_holm_rejects_as_the_step_down_procedure_does(p_values: list[float], lev
     assert {i for i, p in enumerate(holm(p_values)) if p <= level} == rejected
 
 
+def sentence(comparisons: list[Comparison]) -> str:
+    return significance.sentence(comparisons, "MultiModal")
+
+
 LAYOUT = Layout(
     *("t", "t", "t", "t"),
     rows=tuple(Row(name, name) for name in ("MultiModal", "other", "third")),
@@ -80,8 +85,8 @@ def write(folder: Path, name: str, accuracies: list[float], sizes: object) -> No
     write_run(folder / name, result)
 
 
-def filled(folder: Path) -> tables.FilledTable:
-    return tables.fill(LAYOUT, read_runs(folder), "".join)
+def filled(folder: Path) -> FilledTable:
+    return fill(LAYOUT, Runs(read_runs(folder), named_plan))
 
 
 def test_every_pair_is_tested_fold_by_fold(tmp_path: Path) -> None:

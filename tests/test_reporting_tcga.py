@@ -8,18 +8,30 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from golden.fakes import fake_name, fake_predictions, fake_result, write_predictions, write_run
+from golden.fakes import (
+    fake_facts,
+    fake_name,
+    fake_plan,
+    fake_predictions,
+    fake_result,
+    fake_runs,
+    write_predictions,
+    write_run,
+)
 from golden.tcga import runs_of, write_tcga
-from multimodal_loss.configuration import run_name
 from multimodal_loss.report import report
-from multimodal_loss.reporting import figures, tables
-from multimodal_loss.reporting.layouts import LAYOUTS
-from multimodal_loss.reporting.paper import paper_numbers
-from multimodal_loss.reporting.provenance import machine, provenance
-from multimodal_loss.results.collect import read_runs
-from test_reporting_layouts import sweep
+from multimodal_loss.reporting.analysis.fill import fill
+from multimodal_loss.reporting.analysis.paper import paper_numbers
+from multimodal_loss.reporting.analysis.provenance import machine, provenance
+from multimodal_loss.reporting.figures.base import save
+from multimodal_loss.reporting.figures.tables import comparison_figure, series_figure
+from multimodal_loss.reporting.formats.cells_csv import cells_csv, from_csv
+from multimodal_loss.reporting.formats.markdown import markdown
+from multimodal_loss.reporting.layouts import all_layouts
+from multimodal_loss.results.collect import read_run, read_runs
 from test_reporting_page import Page
 
+LAYOUTS = all_layouts()
 DATASETS = ("tcga", "tcga_subtypes", "tcga_brca", "tcga_kipan")
 OTHERS = DATASETS[1:]
 MOMA = ("backbone=moma", "trainer=moma")
@@ -32,16 +44,9 @@ def layout_name(table: str, dataset: str) -> str:
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_table_5_expects_each_run_of_its_dataset(dataset: str) -> None:
     layout = LAYOUTS[layout_name("table_5", dataset)]
-    common = (f"dataset={dataset}", *MOMA)
-    logistic = (f"dataset={dataset}", "backbone=linear", "trainer=logistic", "fusion=unimodal", "fusion.input=logits")
-    fusions = ("multitask", "sum_ce", "nn_ce", "mulmix", "soft_triple", "proxy_anchor", "multimodal")
-    alone = (*common, "fusion=unimodal", "fusion.input=logits")
-    assert set(runs_of(layout)) == {
-        *((*common, f"fusion={fusion}") for fusion in fusions),
-        *((*alone, f"dataset.modalities=[{m}]") for m in ("GE", "DM")),
-        *((*logistic, f"dataset.modalities=[{names}]") for names in ("GE", "DM", "GE,DM")),
-    }
-    multitask = {cell.row: cell.metric for cell in layout.cells if "fusion=multitask" in cell.overrides}
+    assert {run[:2] for run in runs_of(layout)} == {("experiment=table_5", f"dataset={dataset}")}
+    assert len(runs_of(layout)) == 12
+    multitask = {cell.row: cell.metric for cell in layout.cells if "method=multitask" in cell.run}
     assert multitask.keys() == {"multitask/GE", "multitask/DM", "ensemble"}
     metrics = {(cell.row, cell.column): cell.metric for cell in layout.cells}
     assert metrics["multitask/DM", "ACC"] == "test/modalities/DM/ACC"
@@ -57,38 +62,13 @@ def test_every_number_of_the_paper_is_beside_a_cell(table: str, key: str, datase
     places = [(cell.row, cell.column) for cell in layout.cells]
     assert len(places) == len(set(places))
     assert set(places) == {(row.key, column.key) for row in layout.rows for column in layout.columns}
-    assert all(cell.expected == 5 for cell in layout.cells)
-
-
-def test_table_6_has_both_readings_and_figure_5_its_grid() -> None:
-    switches = {overrides[4:] for overrides in runs_of(LAYOUTS["table_6"])}
-    attention = {(f"fusion.attention={a}",) for a in ("hard_global", "hard_per_class", "none_sum", "none_zero")}
-    both = {("fusion.class_score=proxy", f"fusion.attention={a}") for a in ("none_sum", "none_zero")}
-    assert switches == {(), *attention, *both, ("fusion.class_score=proxy",), ("fusion.class_score=proxy_times_k",)}
-    grid = [f"fusion.proxies_per_class={k}" for k in (1, 2, 5, 10, 20, 50, 100)]
-    assert [overrides[4] for overrides in runs_of(LAYOUTS["figure_5"])] == grid
-
-
-@pytest.mark.parametrize(
-    ("table", "experiments"),
-    [
-        ("table_5", ("table_5", "table_5_unimodal", "table_5_logistic")),
-        ("table_6", ("table_6", "table_6_axis")),
-        ("figure_5", ("figure_5",)),
-    ],
-)
-def test_the_experiments_run_what_the_tables_expect(table: str, experiments: tuple[str, ...]) -> None:
-    jobs = [job for experiment in experiments for job in sweep(experiment)]
-    if table == "table_6":  # the Makefile's third sweep
-        third = {"fusion.attention": "soft", "fusion.class_score": "proxy_times_k"}
-        jobs.append(frozenset((dict(jobs[0]) | third).items()))
-    trained = {run_name(["dataset=tcga_kipan", *(f"{key}={value}" for key, value in job)]) for job in jobs}
-    assert trained == {run_name(overrides) for overrides in runs_of(LAYOUTS[f"{table}_tcga_kipan"])}
 
 
 def test_an_unfinished_run_alone_may_start_a_table(tmp_path: Path) -> None:
-    (tmp_path / "runs" / fake_name(LAYOUTS["table_5_tcga_brca"].cells[0].overrides)).mkdir(parents=True)
-    page = report(tmp_path / "runs", tmp_path / "report", run_name=fake_name, console=quiet()).read_text()
+    run = tmp_path / "runs" / fake_name(LAYOUTS["table_5_tcga_brca"].cells[0].run)
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("facts: {dataset: {name: tcga_brca}}")
+    page = report(tmp_path / "runs", tmp_path / "report", plan=fake_plan, console=quiet()).read_text()
     assert '<section id="table_5_tcga_brca">' in page
 
 
@@ -117,7 +97,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in names:
         write_tcga(folder / "runs", LAYOUTS[name], predictions=name.startswith("table_5"))
     console = quiet()
-    report(folder / "runs", folder / "report", names, folder / "results", run_name=fake_name, console=console)
+    report(folder / "runs", folder / "report", names, folder / "results", plan=fake_plan, console=console)
     assert isinstance(console.file, io.StringIO)
     (folder / "screen.txt").write_text(console.file.getvalue())
     return folder
@@ -139,7 +119,7 @@ def test_other_data_show_the_papers_numbers_as_a_reference_and_compare_nothing(b
     assert "not the paper's data".replace("'", "&#39;") in text
     assert "reference 96.13 ± 0.16" in text and "paper 96.13" not in text
     markdown = (built / "report" / "table_5_tcga_kipan.md").read_text()
-    assert "| reference |" in markdown and "96.13 ± 0.16" in markdown
+    assert "| reference " in markdown and "96.13 ± 0.16" in markdown
     screen = (built / "screen.txt").read_text().partition("Table 6")[0]
     assert "reference" in screen
     for shown in (text, markdown, screen):
@@ -160,20 +140,20 @@ def test_the_papers_own_data_are_compared(built: Path) -> None:
 
 def test_three_rows_share_one_run_and_its_time(built: Path) -> None:
     layout = LAYOUTS["table_5_tcga_kipan"]
-    table = tables.fill(layout, read_runs(built / "runs"), fake_name)
+    table = fill(layout, fake_runs(built / "runs"))
     times = [table.cells[row, "time_min"] for row in ("multitask/GE", "multitask/DM", "ensemble")]
     assert len({cell.run.name for cell in times if cell.run}) == 1
-    assert times[0].values == tuple(pytest.approx(5 + fold / 60) for fold in range(5))
+    assert times[0].values == {fold: pytest.approx(5 + fold / 60) for fold in range(5)}
     assert table.cells["multitask/GE", "ACC"].values != table.cells["ensemble", "ACC"].values
     assert "on an example CPU (1 thread)" in table.description
 
 
 def test_a_reference_table_survives_the_way_through_its_csv(built: Path) -> None:
     layout = LAYOUTS["table_5_tcga_kipan"]
-    table = tables.fill(layout, read_runs(built / "runs"), fake_name)
-    again = tables.from_csv(layout, tables.long_csv(table), {}, machine([provenance(table.runs)]))
-    assert tables.markdown(again) == tables.markdown(table)
-    assert tables.long_csv(again).splitlines()[0] == tables.long_csv(table).splitlines()[0]
+    table = fill(layout, fake_runs(built / "runs"))
+    again = from_csv(layout, cells_csv(table), {}, machine([provenance(table.runs)]))
+    assert markdown(again) == markdown(table)
+    assert cells_csv(again).splitlines()[0] == cells_csv(table).splitlines()[0]
 
 
 def test_the_page_says_which_differences_are_real(built: Path) -> None:
@@ -191,9 +171,9 @@ def test_each_modality_inside_and_alone(built: Path) -> None:
     own = text[text.index('aria-label="Own predictions"') :].partition("</table>")[0]
     # Two modalities in each of seven fusions; logistic regression and the networks of one modality have none inside.
     assert own.count("<tr>") == 1 + 2 * 7
-    runs = {run.name: run for run in read_runs(built / "runs").values()}
+    runs = {run.name: run for run in read_runs(built / "runs")}
     layout = LAYOUTS["table_5_tcga_kipan"]
-    overrides = {cell.row: cell.overrides for cell in layout.cells}
+    overrides = {cell.row: cell.run for cell in layout.cells}
     inside, alone = (
         runs[fake_name(overrides[row])].values("test/modalities/GE/ACC") for row in ("multimodal", "alone/GE")
     )
@@ -203,15 +183,17 @@ def test_each_modality_inside_and_alone(built: Path) -> None:
 
 def test_the_committed_modalities_are_those_of_the_runs(built: Path) -> None:
     rows = list(csv.DictReader((built / "results" / "table_5_tcga_kipan" / "modalities.csv").open()))
-    assert list(rows[0])[:5] == ["condition", "method", "replicate", "modality", "ACC"]
+    assert list(rows[0])[:5] == ["condition", "method", "replicate_id", "modality", "ACC"]
     seen = {(row["method"], row["modality"]) for row in rows}
     assert {("MultiModal", m) for m in ("GE", "DM", "fused")} <= seen
     assert {("Logistic regression GE + DM", "joint"), ("MOMA GE alone", "GE")} <= seen
     assert ("MOMA GE alone", "fused") not in seen and ("Logistic regression GE + DM", "fused") not in seen
     layout = LAYOUTS["table_5_tcga_kipan"]
-    overrides = next(cell.overrides for cell in layout.cells if cell.row == "sum_ce")
-    stored = read_runs(built / "runs")[fake_name(overrides)].values("test/modalities/DM/ACC")
-    found = {int(r["replicate"]): float(r["ACC"]) for r in rows if (r["method"], r["modality"]) == ("SUM + CE", "DM")}
+    overrides = next(cell.run for cell in layout.cells if cell.row == "sum_ce")
+    stored = read_run(built / "runs" / fake_name(overrides)).values("test/modalities/DM/ACC")
+    found = {
+        int(r["replicate_id"]): float(r["ACC"]) for r in rows if (r["method"], r["modality"]) == ("SUM + CE", "DM")
+    }
     assert found == pytest.approx(stored)
 
 
@@ -219,10 +201,10 @@ def test_variants_have_their_modalities_saved_too(built: Path) -> None:
     """Figure 5 shows no condition: a line for each replicate and modality of each row's run."""
     rows = list(csv.DictReader((built / "results" / "figure_5" / "modalities.csv").open()))
     assert {row["modality"] for row in rows} == {"GE", "DM", "fused"}
-    assert len(rows) == len({(row["method"], row["modality"], row["replicate"]) for row in rows})
+    assert len(rows) == len({(row["method"], row["modality"], row["replicate_id"]) for row in rows})
     layout = LAYOUTS["figure_5"]
-    of_ten = next(cell.overrides for cell in layout.cells if cell.row.endswith("10"))
-    stored = read_runs(built / "runs")[fake_name(of_ten)].values("test/modalities/DM/ACC")
+    of_ten = next(cell.run for cell in layout.cells if cell.row.endswith("10"))
+    stored = read_run(built / "runs" / fake_name(of_ten)).values("test/modalities/DM/ACC")
     found = [float(row["ACC"]) for row in rows if (row["method"], row["modality"]) == ("10", "DM")]
     assert found == pytest.approx(list(stored.values()))
 
@@ -230,17 +212,14 @@ def test_variants_have_their_modalities_saved_too(built: Path) -> None:
 def test_figure_5_is_drawn_and_saved_from_its_cells(built: Path) -> None:
     folder = built / "results" / "figure_5"
     assert {path.name for path in folder.iterdir()} == {
-        *("cells.csv", "environment.json", "figure_5.csv", "figure_5.png", "modalities.csv"),
+        *("README.md", "cells.csv", "environment.json", "figure_5.png", "modalities.csv"),
     }
-    rows = list(csv.DictReader((folder / "figure_5.csv").open()))
-    assert [row["Proxies per class"] for row in rows] == ["1", "2", "5", "10", "20", "50", "100"]
-    assert rows[1]["time_min_mean"].startswith("6.0")
     assert 'alt="Figure 5.' in section(built, "figure_5")
 
 
 def test_figure_5_draws_means_with_their_spread(built: Path) -> None:
-    table = tables.fill(LAYOUTS["figure_5"], read_runs(built / "runs"), fake_name)
-    figure = figures.proxy_number_figure(table)
+    table = fill(LAYOUTS["figure_5"], fake_runs(built / "runs"))
+    figure = series_figure(table)
     accuracy = figure.axes[0]
     line = next(line for line in accuracy.lines if str(line.get_label()).startswith("ours"))
     assert list(line.get_xdata()) == [1, 2, 5, 10, 20, 50, 100]
@@ -254,14 +233,14 @@ def test_figure_5_draws_means_with_their_spread(built: Path) -> None:
 def test_figure_5_with_one_point_or_one_fold(tmp_path: Path) -> None:
     layout = LAYOUTS["figure_5_tcga_brca"]
     result = fake_result([0.9], ["GE", "DM"])
-    write_run(tmp_path / fake_name(layout.cells[0].overrides), result)
-    table = tables.fill(layout, read_runs(tmp_path), fake_name)
-    assert figures.save(figures.proxy_number_figure(table), "svg").startswith(b"<?xml")
+    write_run(tmp_path / fake_name(layout.cells[0].run), result)
+    table = fill(layout, fake_runs(tmp_path))
+    assert save(series_figure(table), "svg").startswith(b"<?xml")
 
 
 def test_the_overview_gives_each_metric_its_own_axis(built: Path) -> None:
-    table = tables.fill(LAYOUTS["table_5_tcga_kipan"], read_runs(built / "runs"), fake_name)
-    figure = figures.comparison_figure(table)
+    table = fill(LAYOUTS["table_5_tcga_kipan"], fake_runs(built / "runs"))
+    figure = comparison_figure(table)
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["ACC", "FW", "AUC", "MCC", "AP", "Time (min)"]
     assert not any("paper" in str(line.get_label()) for ax in figure.axes for line in ax.containers)
     assert figure.axes[5].get_xlim()[1] < 30 < figure.axes[0].get_xlim()[0]
@@ -269,7 +248,7 @@ def test_the_overview_gives_each_metric_its_own_axis(built: Path) -> None:
 
 def test_without_names_only_started_tables_are_shown(tmp_path: Path) -> None:
     write_tcga(tmp_path / "runs", LAYOUTS["table_5_tcga_brca"], predictions=False)
-    page = report(tmp_path / "runs", tmp_path / "report", run_name=fake_name, console=quiet()).read_text()
+    page = report(tmp_path / "runs", tmp_path / "report", plan=fake_plan, console=quiet()).read_text()
     shown = [name for name in LAYOUTS if f'<section id="{name}">' in page]
     # MultiModal's run of Table 5, which is also a row of Table 6 and of Appendix C, does not start these.
     assert shown == ["table_5_tcga_brca"]
@@ -283,7 +262,7 @@ def test_damaged_predictions_leave_tables_and_tests_alone(tmp_path: Path) -> Non
     damage = iter([b"", b"PK\x03\x04 cut", b"\x93NUMPY"] * 5)
     for run in (tmp_path / "runs").iterdir():
         (run / "predictions.npz").write_bytes(next(damage))
-    report(tmp_path / "runs", tmp_path / "report", [layout.name], run_name=fake_name, console=quiet())
+    report(tmp_path / "runs", tmp_path / "report", [layout.name], plan=fake_plan, console=quiet())
     text = (tmp_path / "report" / "index.html").read_text()
     assert "140 of 140 cells are complete" in text and "are real" in text and "Own predictions" in text
     assert [path.name for path in (tmp_path / "report" / "figures").iterdir()] == [f"{layout.name}_overview.svg"]
@@ -291,11 +270,9 @@ def test_damaged_predictions_leave_tables_and_tests_alone(tmp_path: Path) -> Non
 
 def test_a_modality_that_was_not_trained_alone_is_not_compared(tmp_path: Path) -> None:
     layout = LAYOUTS["table_5_tcga_brca"]
-    lacking = [cell.overrides for cell in layout.cells if cell.row == "alone/DM"]
+    lacking = [cell.run for cell in layout.cells if cell.row == "alone/DM"]
     write_tcga(tmp_path / "runs", layout, without=lacking, predictions=False)
-    page = report(
-        tmp_path / "runs", tmp_path / "report", [layout.name], run_name=fake_name, console=quiet()
-    ).read_text()
+    page = report(tmp_path / "runs", tmp_path / "report", [layout.name], plan=fake_plan, console=quiet()).read_text()
     own = page[page.index('aria-label="Own predictions"') :].partition("</table>")[0]
     assert "<td>GE</td>" in own and "<td>DM</td>" not in own
 
@@ -307,7 +284,7 @@ def test_training_time_is_the_sum_where_replicates_train_one_after_another(tmp_p
     batches = fake_result([0.9, 0.8], config={"trainer": {"batch_size": 100}})
     for name, result in (("folds", folds), ("batches", batches), ("together", fake_result([0.9, 0.8]))):
         write_run(tmp_path / name, result)
-    seconds = {name: provenance([run])["training_seconds"] for name, run in read_runs(tmp_path).items()}
+    seconds = {run.name: provenance([run])["training_seconds"] for run in read_runs(tmp_path)}
     assert seconds == {"folds": 122.0, "batches": 122.0, "together": 61.5}
 
 
@@ -326,11 +303,13 @@ def test_the_machine_is_named(device: object, hardware: object, expected: str) -
 
 def test_predictions_of_one_modality_need_no_fused_panel(tmp_path: Path) -> None:
     layout = LAYOUTS["table_5_tcga_brca"]
-    overrides = next(cell.overrides for cell in layout.cells if cell.row == "logistic/GE_DM")
-    config = {"dataset": {"name": "tcga_brca"}}
-    run = write_run(tmp_path / "runs" / fake_name(overrides), fake_result([0.9] * 5, ["joint"], config=config))
+    overrides = next(cell.run for cell in layout.cells if cell.row == "logistic/GE_DM")
+    config = {"facts": fake_facts("tcga_brca", "logistic", "logistic")}
+    run = write_run(
+        tmp_path / "runs" / fake_name(overrides), fake_result([0.9] * 5, ["joint"], inputs=["GE", "DM"], config=config)
+    )
     write_predictions(run, fake_predictions([(0.8, 0.9)] * 5, samples=40))
-    report(tmp_path / "runs", tmp_path / "report", [layout.name], tmp_path / "results", fake_name, quiet())
+    report(tmp_path / "runs", tmp_path / "report", [layout.name], tmp_path / "results", fake_plan, quiet())
     assert "reliability_" in " ".join(path.name for path in (tmp_path / "report" / "figures").iterdir())
     saved = (tmp_path / "results" / layout.name / "modalities.csv").read_text().splitlines()
     assert len(saved) == 1 + 5 and all(",joint," in line for line in saved[1:])

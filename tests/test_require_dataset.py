@@ -27,7 +27,7 @@ def test_opportunity_is_all_there_or_the_guard_says_what_is_missing(
     assert complaint(capsys, *overrides).startswith(f"{folder} does not exist; to get it: make data-opportunity")
     folder.mkdir()
     assert complaint(capsys, *overrides).startswith(
-        f"{folder}: 18 of 18 files are not there, the first is S1-Drill.dat; make data-opportunity gets them"
+        f"{folder}: 18 of 18 files are not there, the first is S1-Drill.dat; to get it: make data-opportunity"
     )
     for run in RUNS[:5]:
         (folder / f"{run}.dat").write_text("not looked into")
@@ -62,3 +62,5 @@ def test_tables_that_are_missing_or_half_there(tmp_path: Path, capsys: pytest.Ca
 def test_data_without_a_folder_need_nothing_and_a_wrong_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert require_dataset.main(["dataset=synthetic"]) == 0
     assert "tcga_subtypes" in complaint(capsys, "dataset=tcga_subtype")
+    assert "dataset.folds=1" in complaint(capsys, "dataset=tcga_subtypes", "dataset.folds=1")
+    assert "path" in complaint(capsys, "dataset=tables")

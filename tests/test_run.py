@@ -262,7 +262,8 @@ def test_a_bad_value_is_one_clear_line(tiny: list[str], override: str, message: 
 def test_the_command_ends_with_one_line_and_its_exit_code(
     tiny: list[str], overrides: list[str], code: int, message: str
 ) -> None:
-    ended = run_training([*tiny, *overrides])
+    flags = [one for one in overrides if one.startswith("-")]
+    ended = run_training([*tiny, *(one for one in overrides if one not in flags)], *flags)
     assert ended.returncode == code
     assert message in ended.stderr
     assert ended.stderr.startswith("error: ")

@@ -151,6 +151,7 @@ def test_chosen_modalities_are_the_same_arrays() -> None:
         ({"sigmas": []}, "sigmas"),
         ({"modalities": ["m4"]}, "choose from m1, m2, m3"),
         ({"modalities": []}, "choose from"),
+        ({"modalities": ["m1", "m1"]}, "choose from m1, m2, m3, each once"),
         ({"data_seed": -1}, "data_seed=-1"),
     ],
 )
@@ -185,7 +186,7 @@ def test_the_committed_search_agrees_with_the_code_and_the_config() -> None:
     options = SyntheticOptions((0.2, 0.2, 0.2), data_seed=31)
     row = accuracies[(accuracies["data_seed"] == 31) & (accuracies["modality"] == "m2")].iloc[0]
     assert least_squares_accuracies(options, 1, [0.2, 10.0]) == pytest.approx([row["easy"], row["noisy"]], abs=2e-4)
-    paper = pd.read_csv(ROOT / "src/multimodal_loss/results/paper_tables.csv")
+    paper = pd.read_csv(ROOT / "src/multimodal_loss/reporting/paper_tables.csv")
     again = choose(accuracies[accuracies["data_seed"] < 100], paper[paper["table"] == "1"])
     pd.testing.assert_frame_equal(again, chosen)
     config = (ROOT / "conf/dataset/synthetic.yaml").read_text()

@@ -197,7 +197,7 @@ def planned_run(overrides: Sequence[str]) -> PlannedRun:
     Where a dataset's folds depend on its files, they are taken to be as many as facts.dataset.num_folds says. Each
     combination of group choices is composed once and plain keys are set on a copy: a report names a hundred runs.
     """
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = OverridesParser.create().parse_overrides([o for o in overrides if o not in DEFAULT_CHOICES])
     chosen = [o for o in parsed if _is_group(str(o.key_or_group))]
     plain = [o for o in parsed if o not in chosen]
     if any(o.is_add() or o.is_delete() or o.is_sweep_override() for o in parsed):
@@ -304,6 +304,7 @@ def _flattened(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _nearest(name: str, valid: Sequence[str]) -> str:
+    valid = [one for one in valid if one != name]
     near = difflib.get_close_matches(name, valid, n=3, cutoff=0.6)
     near += [v for v in valid if v.split(".")[-1] == name.split(".")[-1] and v not in near]
     return f" (did you mean {' or '.join(near[:3])}?)" if near else ""

@@ -24,8 +24,8 @@ def require_number(key: str, value: object, positive: bool = False, integer: boo
         raise UserError(f"{key}={value}: must be a {kind} {'above 0' if positive else 'of at least 0'}")
 
 
-def require_choice(key: str, value: object, choices: Sequence[str | None]) -> None:
+def require_choice(key: str, value: object, choices: Sequence[str | bool | None]) -> None:
     """Raise UserError unless a config value is one of the choices."""
     if value not in choices:
-        names = ("null" if choice is None else choice for choice in choices)
+        names = ("null" if choice is None else str(choice).lower() if isinstance(choice, bool) else choice for choice in choices)
         raise UserError(f"{key}={'null' if value is None else value}: not one of {', '.join(names)}")

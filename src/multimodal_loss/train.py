@@ -61,7 +61,8 @@ def _hydra_main(config: DictConfig) -> None:
     except Interrupted as interruption:
         sys.exit(_complain(interruption, 128 + interruption.signal_number))
     except UserError as error:
-        code = _complain(error, 1 if isinstance(error.__cause__ or error, (TrainingError, WriteError)) else 2)
+        ours = any(isinstance(one, (TrainingError, WriteError)) for one in (error, error.__cause__))
+        code = _complain(error, 1 if ours else 2)
         try:
             Path(f"{os.environ[FAILURES]}-{uuid.uuid4().hex}").write_text(f"{code}\n")
         except (OSError, KeyError):  # the folder cannot be written: at least this process says so

@@ -1,24 +1,71 @@
 """Run directories with made-up numbers, for tests of everything that reads them."""
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from multimodal_loss.reporting.analysis.fill import Runs
+from multimodal_loss.results.collect import read_runs
+from multimodal_loss.results.run_directory import SCHEMA
+
+
+class FakePlan(NamedTuple):
+    hash: str
+    replicates: tuple[int, ...]
+    facts: dict[str, Any]
+    name: str
+
+
+def fake_plan(overrides: Sequence[str]) -> FakePlan:
+    """Stands for configuration.planned_run: other overrides, another hash, whichever full experiment asks."""
+    chosen = dict(override.split("=", 1) for override in overrides if "=" in override)
+    plain = [override for override in overrides if "=" not in override]
+    experiment = chosen.pop("experiment", "")
+    if chosen == {"dataset": chosen.get("dataset"), "fusion.proxies_per_class": "20"}:
+        chosen = {"dataset": chosen["dataset"], "method": "multimodal"}
+    quick = experiment.startswith("quick")
+    text = "_".join([experiment if quick else "", *plain, *(f"{key}={chosen[key]}" for key in sorted(chosen))])
+    name = re.sub(r"[^a-z0-9.-]+", "-", text.lower()).strip("-")
+    replicates = {"quick": (0, 1), "quick_table_3": (0,)}.get(experiment, tuple(range(5)))
+    return FakePlan(hashlib.sha256(text.encode()).hexdigest()[:10], replicates, {}, name)
+
 
 def fake_name(overrides: Sequence[str]) -> str:
-    """Stands for the name that the resolved configuration gives a run: readable, different for different overrides."""
-    return re.sub(r"[^a-z0-9.-]+", "-", "_".join(sorted(overrides)).lower()).strip("-")
+    """The run directory of these overrides."""
+    plan = fake_plan(overrides)
+    return f"{plan.name}-{plan.hash}"
+
+
+def named_plan(overrides: Sequence[str]) -> FakePlan:
+    """The first override is the run directory's whole name."""
+    return FakePlan(overrides[0], tuple(range(5)), {}, overrides[0])
+
+
+def fake_runs(folder: Path) -> Runs:
+    return Runs(read_runs(folder), fake_plan)
+
+
+def fake_facts(
+    dataset: str = "synthetic", method: str = "multimodal", backbone: str = "mlp", **more: str
+) -> dict[str, Any]:
+    """What a stored config says about what it builds."""
+    parts = {"dataset": dataset, "method": method, "fusion": method, "backbone": backbone}
+    facts = {part: {"name": name, "title": f"{name} title"} for part, name in parts.items()}
+    facts["dataset"] |= more
+    return facts
 
 
 def fake_result(
     accuracies: Sequence[float],
     modalities: Sequence[str] = ("m1", "m2", "m3"),
     proxies: bool = False,
+    inputs: Sequence[str] = (),
     **changes: Any,
 ) -> dict[str, Any]:
     """A finished run with one replicate per accuracy; `changes` replace top-level entries."""
@@ -36,7 +83,7 @@ def fake_result(
         split = {"fused": metrics, "modalities": {name: metrics for name in modalities}}
         replicates.append(
             {
-                "replicate": r,
+                "replicate_id": r,
                 "seed": r,
                 "fold": None,
                 "epochs": 800 + r,
@@ -48,12 +95,24 @@ def fake_result(
             }
         )
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "status": "done",
         "error": None,
         "profile": "full",
-        "config": {"dataset": {"name": "synthetic", "data_seed": 7}, "trainer": {"lr": 5e-4, "max_epochs": 500_000}},
-        "dataset": {"name": "synthetic", "modalities": list(modalities), "classes": ["0", "1"]},
+        "config": {
+            "dataset": {"data_seed": 7},
+            "optimizer": {"lr": 5e-4},
+            "trainer": {"max_epochs": 500_000},
+            "facts": fake_facts(),
+        },
+        "data": {"fingerprint": "0a1b2c", "version": 1},
+        "dataset": {
+            "name": "synthetic",
+            "modalities": list(modalities),
+            "inputs": list(inputs or modalities),
+            "classes": ["0", "1"],
+            "generated": False,
+        },
         "git": {"sha": "0123456789abcdef", "dirty": False},
         "versions": {"python": "3.11.9", "torch": "2.14.1"},
         "hardware": {"cpu": "an example CPU", "cores": 2, "threads": 1, "gpu": None},
@@ -73,7 +132,7 @@ def write_run(folder: Path, result: dict[str, Any]) -> Path:
 def write_curves(folder: Path, replicates: int, epochs: int = 800, start: float = 0.7, end: float = 0.01) -> None:
     """history.csv: exponential decay with a little noise, thinned as training thins it."""
     generator = np.random.default_rng(0)
-    lines = ["replicate,epoch,train_loss,seconds"]
+    lines = ["replicate_id,epoch,train_loss,seconds"]
     for r in range(replicates):
         last = epochs + 30 * r
         logged = [e for e in range(1, last + 1) if e <= 100 or e % 10 == 0 or e == last]

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.fakes import fake_name, fake_result, write_curves, write_predictions, write_run
+from golden.fakes import fake_facts, fake_name, fake_plan, fake_result, write_curves, write_predictions, write_run
 from golden.tcga import runs_of
 from multimodal_loss.datasets.opportunity_channels import DEVICES, TASKS, TEST_RUNS, label_track
-from multimodal_loss.reporting.layout import Layout, Overrides
+from multimodal_loss.reporting.layouts.base import Layout, Overrides
 from multimodal_loss.results.metrics import compute_metrics
 
 NAMES = [device.name for device in DEVICES]
@@ -51,22 +51,24 @@ def write_opportunity(
         if overrides in without:
             continue
         chosen = dict(override.split("=", 1) for override in overrides)
-        task, late = chosen["dataset.task"], chosen["backbone.fusion_type"] == "late"
+        task, late = chosen.get("dataset.task", "locomotion"), chosen["method"].startswith("late")
         names = NAMES if late else ["joint"]
-        replicates = layout.cells[0].expected
+        replicates = len(fake_plan(overrides).replicates)
         arrays = fake_recognition(task, len(names), 0.5 + 0.02 * (place % 8) + 2.0 * (not late), windows, replicates)
-        result = fake_result([0.0] * replicates, names, profile=layout.profile)
+        result = fake_result([0.0] * replicates, names, inputs=NAMES, profile=layout.profile)
         for r, replicate in enumerate(result["replicates"]):
             fused = compute_metrics(arrays[f"{r}/target"], arrays[f"{r}/fused"])
             test = {"fused": fused, "modalities": {name: fused | {"ACC": 0.5} for name in names}}
             samples = {metric: (fused[metric] or 0.0) - 0.01 for metric in METRICS}
             replicate |= {"metrics": {"test": test, "test_samples": {"fused": samples}}, "seconds": 60.0}
             replicate["data_fingerprint"] = "generated-0a1b" if layout.profile == "quick" else "0a1b"
-        own = {"name": layout.dataset, "generated": layout.profile == "quick", "step": 12, "profile": "ordonez2016"}
-        result["config"] |= {"dataset": own, "trainer": {"name": "mini_batch", "batch_size": 100, "max_epochs": 300}}
+        facts = fake_facts(layout.dataset, chosen["method"], "deep_conv_lstm")
+        result["config"] |= {"dataset": {}, "facts": facts, "trainer": {"batch_size": 100, "max_epochs": 300}}
         share = windows // len(TEST_RUNS)
         lengths = [share + 10, share - 10, share, windows - 3 * share]
-        result["dataset"] |= {"name": layout.dataset, "classes": list(label_track(TASKS[task][1])[1])}
+        generated = layout.profile == "quick"
+        result["dataset"] |= {"name": layout.dataset, "generated": generated, "seconds_per_prediction": 0.4}
+        result["dataset"] |= {"classes": list(label_track(TASKS[task][1])[1])}
         if recordings:
             result["dataset"]["recordings"] = [list(pair) for pair in zip(TEST_RUNS, lengths, strict=True)]
         run = write_run(folder / fake_name(overrides), result)

@@ -6,11 +6,12 @@ After a deliberate change of the tables:  PYTHONPATH=src:tests python -m golden.
 import shutil
 from pathlib import Path
 
-from golden.fakes import fake_name, fake_result, write_run
-from multimodal_loss.reporting import tables
-from multimodal_loss.reporting.layout import Cell, Column, Layout, Row
-from multimodal_loss.reporting.tables import FilledTable
-from multimodal_loss.results.collect import read_runs
+from golden.fakes import fake_facts, fake_name, fake_result, fake_runs, write_run
+from multimodal_loss.reporting.analysis.fill import FilledTable, fill
+from multimodal_loss.reporting.formats.cells_csv import cells_csv
+from multimodal_loss.reporting.formats.latex import latex
+from multimodal_loss.reporting.formats.markdown import markdown
+from multimodal_loss.reporting.layouts.base import Cell, Column, Layout, Row
 
 FOLDER = Path(__file__).parent
 SWEEP = FOLDER / "sweep"
@@ -18,7 +19,7 @@ METHODS = ("unimodal_m1", "sum_ce", "nn_ce", "soft_triple", "multimodal")
 
 
 def _overrides(noise: int, method: str) -> tuple[str, ...]:
-    return (f"noisy={noise}", f"fusion={method}")
+    return (f"noisy={noise}", f"method={method}")
 
 
 LAYOUT = Layout(
@@ -66,22 +67,22 @@ def write_sweep(folder: Path) -> None:
     write_run(place(0, "multimodal"), capped)
 
     (place(2, "sum_ce") / "config.yaml").write_text("# killed before it ended\n")
-    (place(2, "nn_ce") / "result.json").write_text('{"schema": 1, "status": "do')
+    (place(2, "nn_ce") / "result.json").write_text('{"schema": 2, "status": "do')
     write_run(place(2, "soft_triple"), fake_result([0.6] * 5, schema=99))
-    seeds = {"dataset": {"name": "synthetic", "data_seed": 0}, "trainer": {"max_epochs": 500_000}}
+    seeds = {"dataset": {"data_seed": 0}, "trainer": {"max_epochs": 500_000}, "facts": fake_facts()}
     write_run(place(2, "multimodal"), fake_result([0.87, 0.86, 0.88, 0.875, 0.865], config=seeds))
 
 
 def filled(folder: Path = SWEEP) -> FilledTable:
-    return tables.fill(LAYOUT, read_runs(folder), fake_name)
+    return fill(LAYOUT, fake_runs(folder))
 
 
 def expected_files() -> dict[str, str]:
     table = filled()
     return {
-        "expected.md": tables.markdown(table),
-        "expected.tex": tables.latex(table),
-        "expected.csv": tables.long_csv(table),
+        "expected.md": markdown(table),
+        "expected.tex": latex(table),
+        "expected.csv": cells_csv(table),
     }
 
 

@@ -1,13 +1,15 @@
 """What every dataset gives to training: a split into parts that give batches, and names for people."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from multimodal_loss.errors import UserError
 
 
 class Batch(NamedTuple):
@@ -138,3 +140,9 @@ class Dataset(Protocol):
 
     def require_files(self) -> None:
         """Raise MissingData, naming what is not there, where a folder or a file that `load` needs is missing."""
+
+
+def require_names(key: str, names: Sequence[str], choices: Iterable[str], or_none: bool = False) -> None:
+    """Raise UserError unless an option lists one or more of the choices, or also none, each once."""
+    if not set(names) <= set(choices) or len(set(names)) < len(names) or not (names or or_none):
+        raise UserError(f"dataset.{key}={list(names)}: choose from {', '.join(choices)}, each once")

@@ -3,29 +3,46 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from multimodal_loss.errors import UserError
+
+Content = TypeVar("Content")
 
 
-@contextmanager
-def new_folder(folder: Path, mark: Path) -> Iterator[Path]:
-    """Gives an empty folder to fill, which becomes `folder` at the end of the block.
+def cached(
+    folder: Path, mark: str, what: str, write: Callable[[Path], None], read: Callable[[Path], Content]
+) -> Content:
+    """What `read` gives of a folder, which `write` fills first unless it is there, with its file `mark`.
 
-    Where `mark` exists by then, another process was first, with the same bytes, and they stay. Raises OSError.
+    Where another process was first, with the same bytes, those stay. Raises UserError, one line about `what`, for a
+    folder that cannot be written or read.
     """
+    try:
+        if not (folder / mark).exists():
+            _make(folder, mark, write)
+    except OSError as error:
+        raise UserError(f"cannot write {what} to {folder}: {error.strerror or error}") from error
+    try:
+        return read(folder)
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        raise UserError(f"{folder}: {what} are damaged ({error}); delete this folder") from error
+
+
+def _make(folder: Path, mark: str, write: Callable[[Path], None]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True
     ) as temporary:
         made = Path(temporary) / folder.name
         made.mkdir()  # others may read it, as the umask says; the temporary folder is its owner's alone
-        yield made
+        write(made)
         try:
             made.rename(folder)
         except OSError:
-            if not mark.exists():
+            if not (folder / mark).exists():
                 raise
 
 

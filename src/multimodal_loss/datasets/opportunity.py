@@ -17,19 +17,21 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from multimodal_loss.datasets.base import MultimodalData, Split
-from multimodal_loss.datasets.cache import new_folder
+from multimodal_loss.datasets.base import Dataset, MultimodalData, Split, require_names
+from multimodal_loss.datasets.cache import cached, key_of
 from multimodal_loss.datasets.opportunity_channels import (
     DEVICES,
     RUNS,
+    SAMPLES_PER_SECOND,
     TASKS,
     TEST_RUNS,
     TRAINING_RUNS,
@@ -45,16 +47,12 @@ from multimodal_loss.datasets.opportunity_files import (
     sha256_of,
     to_unit_range,
 )
-from multimodal_loss.errors import UserError, require_choice, require_number
+from multimodal_loss.errors import MissingData, UserError, require_choice, require_number
 
-# Bumped when the same files and options would give other numbers, so that an old cache is never read as new data.
-CACHE_VERSION = 1
 # A folder with a file of this name holds data of scripts/make_opportunity_like.py.
 GENERATED_MARKER = "GENERATED"
 SCALINGS = ("thresholds", "zscore")
 TRAILING_NAN = ("repeat", "zero")
-
-Samples = TypeVar("Samples", Tensor, NDArray[Any])
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def window_starts(rows: int, window: int, step: int) -> Tensor:
     return torch.arange(0, max(rows - window + 1, 0), step)
 
 
-def sample_wise(predictions: Samples, rows: int, window: int, step: int) -> Samples:
+def sample_wise(predictions: NDArray[Any], rows: int, window: int, step: int) -> NDArray[Any]:
     """Predictions of windows (N, ...) spread over the samples they were cut from: (rows, ...).
 
     Each sample takes the prediction of the first window whose last sample is at it or after it; so a window speaks for
@@ -91,7 +89,7 @@ def sample_wise(predictions: Samples, rows: int, window: int, step: int) -> Samp
         raise ValueError(f"{len(predictions)} predictions, but {number} windows of {window}/{step} in {rows} samples")
     steps_to_end = np.arange(rows) - (window - 1)
     index = np.clip(-(-steps_to_end // step), 0, number - 1)
-    return predictions[torch.from_numpy(index)] if isinstance(predictions, Tensor) else predictions[index]
+    return predictions[index]
 
 
 @dataclass(frozen=True)
@@ -114,6 +112,17 @@ class WindowSplit(Split):
         samples = self.starts[index].unsqueeze(1) + torch.arange(self.window, device=self.starts.device)
         windows = self.inputs[0][samples]
         return tuple(windows[:, :, first:end] for first, end in self.channels)
+
+    def rescored(self, fused: NDArray[Any]) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+        """`samples`: every sample of the recordings, by the prediction of its window."""
+        target = self.sample_target.cpu().numpy()
+        return {"samples": (target, sample_wise(fused, len(target), self.window, self.step))}
+
+    def description(self) -> dict[str, Any]:
+        """How many windows end in each recording, in order, and how far apart they are: what a timeline needs."""
+        ends = self.starts + self.window - 1
+        counts = [[name, int(((ends >= first) & (ends < first + rows)).sum())] for name, first, rows in self.recordings]
+        return {"recordings": counts, "seconds_per_prediction": self.step / SAMPLES_PER_SECOND}
 
     @property
     def feature_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -138,7 +147,7 @@ class Frames:
     rows: tuple[int, ...]
 
 
-class OpportunityDataset:
+class OpportunityDataset(Dataset):
     """Prepares the 18 recordings once per set of files and options and reads them back memory-mapped.
 
     Args:
@@ -155,7 +164,7 @@ class OpportunityDataset:
         generated: whether the files must come from scripts/make_opportunity_like.py; None takes what is there.
     """
 
-    num_folds = None
+    version: ClassVar[int] = 1  # names the cache too: an old one is never read as new data
 
     def __init__(
         self,
@@ -187,36 +196,30 @@ class OpportunityDataset:
         require_choice("dataset.trailing_nan", self.trailing_nan, TRAILING_NAN)
         for key in ("window", "step", "test_step"):
             require_number(f"dataset.{key}", getattr(self, key), positive=True, integer=True)
-        _require_names("validation_runs", self.validation_runs, TRAINING_RUNS)
-        _require_names("modalities", self.modalities, names)
-        if not self.modalities:
-            raise UserError(f"dataset.modalities=[]: choose from {', '.join(names)}")
+        require_names("validation_runs", self.validation_runs, TRAINING_RUNS, or_none=True)
+        require_names("modalities", self.modalities, names)
         if len(self.validation_runs) == len(TRAINING_RUNS):
             raise UserError("dataset.validation_runs: names every training run; leave some to train on")
         self.path = Path(path)
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         self.generated = (self.path / GENERATED_MARKER).is_file()
-        if generated is not None and generated != self.generated:
-            raise UserError(
-                f"{self.path}: {'holds' if self.generated else 'does not hold'} generated data (file"
-                f" {GENERATED_MARKER}), but dataset.generated={str(generated).lower()}; give another dataset.path, or"
-                f" dataset.generated={str(self.generated).lower()}"
-            )
+        self._wanted = self.generated if generated is None else generated
         self._data: MultimodalData | None = None
 
     def load(self, fold: int | None = None) -> MultimodalData:
         """The three splits; the same for every replicate.
 
-        Raises UserError for files that are missing, not the published ones or not readable, and for a cache that cannot
-        be written or read.
+        Raises MissingData for files that are not there, UserError for files that are not the published ones or not
+        readable, and for a cache that cannot be written or read.
         """
         if self._data is None:
-            sources = self._checked_sources()
+            key = self._key()  # looks at the files first
             if self.cache_dir is None:
                 frames = self._prepare()
-                fingerprint = _fingerprint(frames)
+                fingerprint = _digest(frames)
             else:
-                frames, fingerprint = self._cached(self.cache_dir / f"opportunity-{self._key(sources)}")
+                folder = self.cache_dir / f"opportunity-{key}"
+                frames, fingerprint = cached(folder, "content.json", "the prepared data", self._write, self._read)
             self._data = MultimodalData(
                 train=self._split(frames, "train", self.step),
                 validation=self._split(frames, "validation", self.step) if self.validation_runs else None,
@@ -234,13 +237,26 @@ class OpportunityDataset:
         runs = {"train": train, "validation": validation, "test": TEST_RUNS}
         return {split: names for split, names in runs.items() if names}
 
+    def fingerprint(self) -> str:
+        """Of the checksums of the 18 recordings, which the cache remembers by size and time of change."""
+        return self._told(key_of(self._sources))
+
     def require_files(self) -> None:
-        """Raise UserError, with the way to get them, unless all 18 recordings are there. Does not look into them."""
+        """Raise MissingData unless all 18 recordings are there, UserError for generated ones in the place of real ones
+        and the other way round. Does not look into them.
+        """
         missing = [self._file(run).name for run in RUNS if not self._file(run).is_file()]
+        if not self.path.exists():
+            raise MissingData(f"{self.path} does not exist")
         if missing:
+            raise MissingData(
+                f"{self.path}: {len(missing)} of {len(RUNS)} files are not there, the first is {missing[0]}"
+            )
+        if self.generated != self._wanted:
             raise UserError(
-                f"{self.path}: {len(missing)} of {len(RUNS)} files are not there, the first is {missing[0]};"
-                " make data-opportunity gets them, or dataset.path names another folder"
+                f"{self.path}: {'holds' if self.generated else 'does not hold'} generated data (file"
+                f" {GENERATED_MARKER}), but dataset.generated={str(self._wanted).lower()}; give another dataset.path,"
+                f" or dataset.generated={str(self.generated).lower()}"
             )
 
     # --- the files
@@ -249,7 +265,8 @@ class OpportunityDataset:
     def _file(self, run: str) -> Path:
         return self.path / f"{run}.dat"
 
-    def _checked_sources(self) -> dict[str, str]:
+    @cached_property
+    def _sources(self) -> dict[str, str]:
         """sha256 of each recording's file, which must be the published one unless the folder holds generated data."""
         self.require_files()
         paths = [self._file(run) for run in RUNS]
@@ -300,32 +317,30 @@ class OpportunityDataset:
     # --- the cache
     # ------------------------------------------------------------------------------------------------------------------
 
-    def _key(self, sources: dict[str, str]) -> str:
+    def _key(self) -> str:
         options = {"validation_runs": sorted(self.validation_runs), "scaling": self.scaling}
-        content = {"version": CACHE_VERSION, "sources": sources, **options, "trailing_nan": self.trailing_nan}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-    def _cached(self, folder: Path) -> tuple[dict[str, Frames], str]:
-        if not folder.exists():
-            try:
-                self._write(folder)
-            except OSError as error:
-                raise UserError(f"cannot write the prepared data to {folder}: {error.strerror or error}") from error
-        try:
-            content = json.loads((folder / "content.json").read_text())
-            return {s: _read_frames(folder, s, rows) for s, rows in content["rows"].items()}, content["fingerprint"]
-        except (OSError, EOFError, ValueError, KeyError) as error:
-            raise UserError(f"{folder}: the prepared data are damaged ({error}); delete this folder") from error
+        content = {"version": self.version, "sources": self._sources, **options, "trailing_nan": self.trailing_nan}
+        return key_of(content)
 
     def _write(self, folder: Path) -> None:
         frames = self._prepare()
-        with new_folder(folder, mark=folder) as made:
-            for split, part in frames.items():
-                np.save(made / f"{split}.npy", part.values)
-                np.save(made / f"{split}-labels.npy", part.labels)
-            rows = {split: part.rows for split, part in frames.items()}
-            content = json.dumps({"fingerprint": _fingerprint(frames), "rows": rows}, indent=1)
-            (made / "content.json").write_text(content + "\n")
+        for split, part in frames.items():
+            np.save(folder / f"{split}.npy", part.values)
+            np.save(folder / f"{split}-labels.npy", part.labels)
+        rows = {split: part.rows for split, part in frames.items()}
+        content = json.dumps({"fingerprint": _digest(frames), "rows": rows}, indent=1)
+        (folder / "content.json").write_text(content + "\n")
+
+    def _read(self, folder: Path) -> tuple[dict[str, Frames], str]:
+        content, frames = json.loads((folder / "content.json").read_text()), {}
+        for split, rows in content["rows"].items():
+            # A copy-on-write map: torch wants writable memory, and nothing may change the file.
+            values = np.load(folder / f"{split}.npy", mmap_mode="c")
+            labels = np.load(folder / f"{split}-labels.npy")
+            if not len(values) == len(labels) == sum(rows):
+                raise ValueError(f"{split}.npy has {len(values)} rows where {sum(rows)} are expected")
+            frames[split] = Frames(values, labels, tuple(rows))
+        return frames, content["fingerprint"]
 
     # --- windows
     # ------------------------------------------------------------------------------------------------------------------
@@ -353,30 +368,17 @@ class OpportunityDataset:
         )
 
     def _fingerprint_of_windows(self, of_frames: str) -> str:
-        """Of the samples and how windows are cut; it tells generated data by its first word."""
-        content = [of_frames, self.task, self.modalities, self.window, self.step, self.test_step]
-        digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+        """Of the samples and how windows are cut."""
+        return self._told(key_of([of_frames, self.task, self.modalities, self.window, self.step, self.test_step]))
+
+    def _told(self, digest: str) -> str:
+        """Generated data are known by the first word of their fingerprints."""
         return f"generated-{digest}" if self.generated else digest
 
 
-def _read_frames(folder: Path, split: str, rows: Sequence[int]) -> Frames:
-    # A copy-on-write map: torch wants writable memory, and nothing may change the file.
-    values = np.load(folder / f"{split}.npy", mmap_mode="c")
-    labels = np.load(folder / f"{split}-labels.npy")
-    if not len(values) == len(labels) == sum(rows):
-        raise ValueError(f"{split}.npy has {len(values)} rows where {sum(rows)} are expected")
-    return Frames(values, labels, tuple(rows))
-
-
-def _fingerprint(frames: dict[str, Frames]) -> str:
+def _digest(frames: dict[str, Frames]) -> str:
     digest = hashlib.sha256()
     for split in sorted(frames):
         digest.update(frames[split].values.data)
         digest.update(frames[split].labels.data)
     return digest.hexdigest()
-
-
-def _require_names(key: str, names: Sequence[str], choices: Sequence[str]) -> None:
-    unknown = [name for name in names if name not in choices]
-    if unknown or len(set(names)) < len(names):
-        raise UserError(f"dataset.{key}={list(names)}: choose from {', '.join(choices)}, each once")

@@ -4,7 +4,6 @@ Each is a whole number, or `NaN` where a value is missing.
 """
 
 import codecs
-import hashlib
 import json
 import os
 import re
@@ -19,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv
 
+from multimodal_loss.datasets.cache import sha256
 from multimodal_loss.datasets.opportunity_channels import (
     CHANNEL_COLUMNS,
     NUM_CHANNELS,
@@ -181,7 +181,7 @@ def sha256_of(paths: Sequence[Path], index: Path | None) -> list[str]:
     known = _read_index(index)
     new = [name for name, signature in signatures.items() if known.get(name, [None])[:-1] != signature]
     with ThreadPoolExecutor(WORKERS) as pool:  # hashing does not hold the GIL
-        for name, digest in zip(new, pool.map(_sha256, new), strict=True):
+        for name, digest in zip(new, pool.map(sha256, new), strict=True):
             known[name] = [*signatures[name], digest]
     if index is not None and new:
         index.parent.mkdir(parents=True, exist_ok=True)
@@ -198,8 +198,3 @@ def _read_index(index: Path | None) -> dict[str, list[int | str]]:
         return {}
     entries = content.items() if isinstance(content, dict) else ()
     return {name: entry for name, entry in entries if isinstance(entry, list) and len(entry) == 3}
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

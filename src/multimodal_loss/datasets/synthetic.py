@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from multimodal_loss.datasets.base import Dataset, MultimodalData, Split
-from multimodal_loss.datasets.cache import key_of, new_folder
+from multimodal_loss.datasets.base import Dataset, MultimodalData, Split, require_names
+from multimodal_loss.datasets.cache import cached, key_of
 from multimodal_loss.errors import UserError, require_choice, require_number
 
 Array = NDArray[np.float32]
@@ -174,9 +174,7 @@ class SyntheticDataset(Dataset):
         self.options = SyntheticOptions(sigmas=sigmas, data_seed=data_seed, **options)  # type: ignore[arg-type]
         names = [f"m{i + 1}" for i in range(len(self.options.sigmas))]
         self.modalities = tuple(names if modalities is None else modalities)
-        unknown = [m for m in self.modalities if m not in names]
-        if unknown or not self.modalities:
-            raise UserError(f"dataset.modalities={list(self.modalities)}: choose from {', '.join(names)}")
+        require_names("modalities", self.modalities, names)
         self._indices = [names.index(m) for m in self.modalities]
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         self._data: MultimodalData | None = None
@@ -186,7 +184,11 @@ class SyntheticDataset(Dataset):
         read.
         """
         if self._data is None:
-            arrays, fingerprint = self._generate() if self.cache_dir is None else self._cached(self.cache_dir)
+            if self.cache_dir is None:
+                arrays, fingerprint = self._generate()
+            else:
+                folder = self.cache_dir / f"synthetic-{self.fingerprint()}"
+                arrays, fingerprint = cached(folder, "fingerprint", "the synthetic data", self._write, self._read)
             splits = {s: self._split(arrays, s) for s in SPLITS}
             self._data = MultimodalData(
                 train=splits["train"],
@@ -216,25 +218,15 @@ class SyntheticDataset(Dataset):
             digest.update(arrays[name].data)
         return arrays, digest.hexdigest()[:16]
 
-    def _cached(self, cache_dir: Path) -> tuple[dict[str, Array], str]:
-        folder = cache_dir / f"synthetic-{self.fingerprint()}"
-        if not (folder / "fingerprint").exists():
-            try:
-                self._write(folder)
-            except OSError as error:
-                raise UserError(f"cannot write the synthetic data to {folder}: {error.strerror or error}") from error
-        names = [f"{s}-{i}" for s in SPLITS for i in self._indices]
-        try:
-            # Copy-on-write maps: torch wants writable memory, and nothing may change the file.
-            arrays = {n: np.load(folder / f"{n}.npy", mmap_mode="c") for n in names}
-            return arrays, (folder / "fingerprint").read_text().strip()
-        except (OSError, EOFError, ValueError) as error:
-            raise UserError(f"{folder}: the synthetic data are damaged ({error}); delete this folder") from error
-
     def _write(self, folder: Path) -> None:
-        with new_folder(folder, mark=folder / "fingerprint") as made:
-            arrays, fingerprint = self._generate()
-            for name, array in arrays.items():
-                np.save(made / f"{name}.npy", array)
-            (made / "options.json").write_text(json.dumps(asdict(self.options), indent=2) + "\n")
-            (made / "fingerprint").write_text(fingerprint + "\n")
+        arrays, fingerprint = self._generate()
+        for name, array in arrays.items():
+            np.save(folder / f"{name}.npy", array)
+        (folder / "options.json").write_text(json.dumps(asdict(self.options), indent=2) + "\n")
+        (folder / "fingerprint").write_text(fingerprint + "\n")
+
+    def _read(self, folder: Path) -> tuple[dict[str, Array], str]:
+        names = [f"{s}-{i}" for s in SPLITS for i in self._indices]
+        # Copy-on-write maps: torch wants writable memory, and nothing may change the file.
+        arrays = {n: np.load(folder / f"{n}.npy", mmap_mode="c") for n in names}
+        return arrays, (folder / "fingerprint").read_text().strip()

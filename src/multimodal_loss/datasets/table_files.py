@@ -4,6 +4,7 @@ import csv
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,7 @@ class Table:
 
 
 def blocks(rows: int, width: int) -> Iterator[slice]:
+    """Slices of `rows` whose float64 copies, `width` values each, take BLOCK_BYTES."""
     step = max(1, BLOCK_BYTES // (8 * width))
     return (slice(start, start + step) for start in range(0, rows, step))
 
@@ -150,9 +152,7 @@ def read_table(path: Path, impute: str | None = None) -> Table:
 def read_ids(path: Path) -> dict[str, int]:
     """The row of every id, without reading the features. Raises UserError as `read_table` does."""
     names = _column_names(path)
-    ids = (
-        _csv_text(path, names[:1], names)[names[0]] if _is_csv(path) else _parquet_ids(path, _open_parquet(path), names)
-    )
+    ids = _csv_text(path, names[:1], names)[names[0]] if _is_csv(path) else _read_parquet(path, names[:1])[0]
     _check_ids(path, ids)
     return {name: row for row, name in enumerate(ids)}
 
@@ -236,8 +236,8 @@ def _csv_text(path: Path, wanted: list[str], names: list[str]) -> dict[str, list
 def _count_lines(path: Path) -> int:
     """No file has more rows than this: its line ends of whatever kind, and one."""
     with path.open("rb") as file:
-        blocks = iter(partial(file.read, BLOCK_BYTES), b"")
-        return 1 + sum(b.count(b"\n") + b.count(b"\r") - b.count(b"\r\n") for b in blocks)
+        texts = iter(partial(file.read, BLOCK_BYTES), b"")
+        return 1 + sum(t.count(b"\n") + t.count(b"\r") - t.count(b"\r\n") for t in texts)
 
 
 def _csv_batches(path: Path, names: list[str], types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
@@ -292,10 +292,18 @@ def _csv_error(path: Path, names: list[str], message: str, lines_before: int) ->
 # --- Parquet
 
 
+@contextmanager
+def _parquet(path: Path) -> Iterator[pyarrow.parquet.ParquetFile]:
+    try:
+        yield pyarrow.parquet.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: cannot be read as Parquet ({quoted(str(error))})") from error
+
+
 def _parquet_header(path: Path) -> list[str]:
-    file = _open_parquet(path)
-    schema = file.schema_arrow
-    if not file.metadata.num_rows:
+    with _parquet(path) as file:
+        schema, rows = file.schema_arrow, file.metadata.num_rows
+    if not rows:
         raise UserError(f"{path}: no rows")
     kind = schema.types[0].value_type if pa.types.is_dictionary(schema.types[0]) else schema.types[0]
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
@@ -307,42 +315,19 @@ def _parquet_header(path: Path) -> list[str]:
     return names
 
 
-def _parquet_ids(path: Path, file: pyarrow.parquet.ParquetFile, names: list[str]) -> list[str]:
-    ids: list[str] = _parquet_columns(path, file, names[:1]).column(0).cast(pa.string()).to_pylist()
-    return ids
-
-
 def _read_parquet(path: Path, names: list[str]) -> tuple[list[str], Array]:
     """By groups of columns: read by rows, Arrow would hold a decoder, and a page, of every column at once."""
-    file = _open_parquet(path)
-    ids = _parquet_ids(path, file, names)
-    values = np.empty((len(ids), len(names) - 1), dtype=np.float32)
-    step = max(1, BLOCK_BYTES // (8 * len(ids)))
-    for start in range(0, values.shape[1], step):
-        group = names[1 + start : 1 + start + step]
-        (batch,) = _parquet_columns(path, file, group).combine_chunks().to_batches()
-        with np.errstate(over="ignore"):  # becomes infinite, which read_table reports
-            values[:, start : start + step] = batch.to_tensor(null_to_nan=True).to_numpy()
+    with _parquet(path) as file:
+        ids = file.read(columns=names[:1], use_threads=False).column(0).cast(pa.string()).to_pylist()
+        values = np.empty((len(ids), len(names) - 1), dtype=np.float32)
+        step = max(1, BLOCK_BYTES // (8 * len(ids)))
+        for start in range(0, values.shape[1], step):
+            group = names[1 + start : 1 + start + step]
+            table = file.read(columns=group, use_threads=False).select(group)  # asked for `a`, it also gives `a.b`
+            (batch,) = table.combine_chunks().to_batches()
+            with np.errstate(over="ignore"):  # becomes infinite, which read_table reports
+                values[:, start : start + step] = batch.to_tensor(null_to_nan=True).to_numpy()
     return ids, values
-
-
-def _parquet_columns(path: Path, file: pyarrow.parquet.ParquetFile, wanted: list[str]) -> pa.Table:
-    try:
-        # Asked for `a`, Parquet also gives a column called `a.b`.
-        return file.read(columns=wanted, use_threads=False).select(wanted)
-    except (pa.ArrowException, OSError) as error:
-        raise _parquet_error(path, error) from error
-
-
-def _open_parquet(path: Path) -> pyarrow.parquet.ParquetFile:
-    try:
-        return pyarrow.parquet.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise _parquet_error(path, error) from error
-
-
-def _parquet_error(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: cannot be read as Parquet ({quoted(str(error))})")
 
 
 # --- words

@@ -16,19 +16,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from multimodal_loss.results.metrics import are_probabilities
 from multimodal_loss.results.run_directory import SCHEMA
 
 TEST_ARRAYS = ("target", "fused", "modalities")
+FILES = ("result.json", "config.yaml", "history.csv", "checkpoint.pt")  # one of them makes a folder a run directory
 
 RunState = Literal["done", "failed", "unfinished", "unreadable"]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run directory. `result` is the content of result.json, empty unless `state` is done or failed."""
+    """One run directory. `result` is the content of result.json where `state` is done or failed; else it holds no more
+    than the config, if that can be read.
+    """
 
     path: Path
     state: RunState
@@ -40,24 +44,34 @@ class Run:
         return self.path.name
 
     @property
+    def hash(self) -> str:
+        """What identifies its settings, whatever the run is called: the end of the folder's name."""
+        return self.name.rpartition("-")[2]
+
+    @property
     def profile(self) -> str:
-        return str(self.get("profile"))
+        return str(self.get("profile") or self.get("config/profile") or "full")
 
     @property
     def is_of_generated_data(self) -> bool:
-        """Whether its data were made up in another dataset's format: the config says so, or their fingerprint."""
-        prints = (str(replicate.get("data_fingerprint")) for replicate in self.replicates.values())
-        return self.get("config/dataset/generated") is True or any(one.startswith("generated") for one in prints)
+        """Whether its data were made up in another dataset's format: the run says so, or the data's fingerprint."""
+        prints = [self.get("data/fingerprint"), *(one.get("data_fingerprint") for one in self.replicates.values())]
+        return self.get("dataset/generated") is True or any(str(one).startswith("generated") for one in prints)
 
     @property
     def replicates(self) -> dict[int, Mapping[str, Any]]:
-        """The replicates that were computed, by their number."""
-        return {replicate["replicate"]: replicate for replicate in self.result.get("replicates", [])}
+        """The replicates that were computed, by their id."""
+        return {replicate["replicate_id"]: replicate for replicate in self.result.get("replicates", [])}
 
     @property
     def modalities(self) -> list[str]:
-        names = self.get("dataset/modalities")
-        return [str(name) for name in names] if isinstance(names, list) else []
+        """Names of the scores: of the modalities, or of what a backbone makes of them together."""
+        return self._names("dataset/modalities")
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the modalities that the model reads."""
+        return self._names("dataset/inputs")
 
     def modality_names(self, count: int) -> list[str]:
         """The modalities' names, or numbered ones where `count` others are stored."""
@@ -65,27 +79,30 @@ class Run:
 
     def class_names(self, count: int) -> list[str]:
         """The classes' names, or their numbers from 0 where `count` others are stored."""
-        names = self.get("dataset/classes")
-        fits = isinstance(names, list) and len(names) == count
-        return [str(name) for name in names] if fits else [str(c) for c in range(count)]
+        names = self._names("dataset/classes")
+        return names if len(names) == count else [str(c) for c in range(count)]
 
     def get(self, path: str) -> Any:
-        """The entry of result.json at a path such as `config/trainer/lr`; None where there is none."""
+        """The entry of result.json at a path such as `config/optimizer/lr`; None where there is none."""
         return lookup(self.result, path)
 
     def values(self, metric: str) -> dict[int, float]:
-        """A metric (`test/fused/ACC`) or other number of a replicate (`seconds`), for each replicate that has it; of a
-        list with one number per class (`proxies/used`) the mean.
+        """A metric (`test/fused/ACC`) or other number of a replicate (`seconds`), by replicate id where there is one;
+        of a list with one number per class (`proxies/used`) the mean.
         """
         found = {}
-        for number, replicate in self.replicates.items():
+        for replicate_id, replicate in self.replicates.items():
             value = lookup(replicate.get("metrics"), metric)
             value = lookup(replicate, metric) if value is None else value
-            if isinstance(value, list) and value and all(map(_is_number, value)):
+            if isinstance(value, list) and value and all(map(is_number, value)):
                 value = statistics.fmean(value)
-            if _is_number(value):
-                found[number] = float(value)
+            if is_number(value):
+                found[replicate_id] = float(value)
         return dict(sorted(found.items()))
+
+    def _names(self, path: str) -> list[str]:
+        names = self.get(path)
+        return [str(name) for name in names] if isinstance(names, list) else []
 
 
 @dataclass(frozen=True)
@@ -117,25 +134,25 @@ def aggregate(values: Iterable[float]) -> Aggregate:
     return Aggregate(mean, sd, len(values))
 
 
-def read_runs(folder: Path) -> dict[str, Run]:
+def read_runs(folder: Path) -> list[Run]:
     """Every run directory in `folder`, by name; none if the folder does not exist."""
     if not folder.is_dir():
-        return {}
+        return []
     paths = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return {path.name: read_run(path) for path in paths}
+    return [read_run(path) for path in paths if any((path / name).exists() for name in FILES)]
 
 
 def read_run(path: Path) -> Run:
     file = path / "result.json"
     if not file.exists():
-        return Run(path, "unfinished", "still running, or interrupted")
+        return Run(path, "unfinished", "interrupted, or still running", _config_alone(path))
     try:
         result = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # ValueError covers broken JSON and broken UTF-8
-        return Run(path, "unreadable", f"result.json cannot be read ({type(error).__name__})")
+    except (OSError, ValueError, RecursionError) as error:  # ValueError covers broken JSON and broken UTF-8
+        return Run(path, "unreadable", f"result.json cannot be read ({type(error).__name__})", _config_alone(path))
     complaint = _complaint(result)
     if complaint:
-        return Run(path, "unreadable", f"result.json {complaint}")
+        return Run(path, "unreadable", f"result.json {complaint}", _config_alone(path))
     if result["status"] == "failed":
         return Run(path, "failed", _one_line(result.get("error") or "no reason was recorded"), result)
     return Run(path, "done", "", result)
@@ -145,20 +162,20 @@ def read_predictions(run: Run) -> dict[str, NDArray[Any]]:
     """The test arrays of predictions.npz (`0/target`, `0/fused`, `0/modalities`) of the replicates that are sound and
     have as many modalities and classes as the first of these.
     """
-    arrays = _read_arrays(run, lambda key: key.partition("/")[2] in TEST_ARRAYS)
-    numbers = dict.fromkeys(key.partition("/")[0] for key in arrays)
-    sound = [number for number in numbers if _fits_together(arrays, number)]
-    shapes = {number: arrays[f"{number}/modalities"].shape[1:] for number in sound}
-    alike = {number for number in sound if shapes[number] == shapes[sound[0]]}
+    arrays = _read_arrays(run, lambda key: key.partition("/")[2] in TEST_ARRAYS and key.partition("/")[0].isdecimal())
+    ids = dict.fromkeys(key.partition("/")[0] for key in arrays)
+    sound = [one for one in ids if _fits_together(arrays, one)]
+    shapes = {one: arrays[f"{one}/modalities"].shape[1:] for one in sound}
+    alike = {one for one in sound if shapes[one] == shapes[sound[0]]}
     return {key: array for key, array in arrays.items() if key.partition("/")[0] in alike}
 
 
-def read_outputs(run: Run, replicate: int) -> Outputs | None:
+def read_outputs(run: Run, replicate_id: int) -> Outputs | None:
     """What one replicate stored for Appendix C; None if a part is missing or does not fit the others."""
-    arrays = _read_arrays(run, lambda key: key.startswith(f"{replicate}/"))
-    parts = {field.name: arrays.get(f"{replicate}/{field.name}") for field in fields(Outputs)}
+    arrays = _read_arrays(run, lambda key: key.startswith(f"{replicate_id}/"))
+    parts = {field.name: arrays.get(f"{replicate_id}/{field.name}") for field in fields(Outputs)}
     found = {name: part for name, part in parts.items() if part is not None}
-    if not _fits_together(arrays, str(replicate)) or len(found) < len(parts):
+    if not _fits_together(arrays, str(replicate_id)) or len(found) < len(parts):
         return None
     outputs = Outputs(**found)
     classes, modalities = outputs.modalities.shape[2], outputs.modalities.shape[1]
@@ -180,13 +197,13 @@ def read_history(run: Run) -> dict[int, tuple[NDArray[np.float64], NDArray[np.fl
             for row in csv.DictReader(file):
                 try:
                     point = float(row["epoch"]), float(row["train_loss"])
-                    points.setdefault(int(row["replicate"]), []).append(point)
+                    points.setdefault(int(row["replicate_id"]), []).append(point)
                 except (KeyError, TypeError, ValueError):
                     continue
     except (OSError, csv.Error):
         return {}
-    curves = {number: np.array(sorted(values)) for number, values in sorted(points.items())}
-    return {number: (curve[:, 0], curve[:, 1]) for number, curve in curves.items()}
+    curves = {replicate_id: np.array(sorted(values)) for replicate_id, values in sorted(points.items())}
+    return {replicate_id: (curve[:, 0], curve[:, 1]) for replicate_id, curve in curves.items()}
 
 
 def lookup(tree: object, path: str) -> Any:
@@ -209,10 +226,19 @@ def _complaint(result: object) -> str:
     replicates = result.get("replicates", [])
     if not isinstance(replicates, list):
         return "has no list of replicates"
-    numbers = [replicate.get("replicate") if isinstance(replicate, dict) else None for replicate in replicates]
-    if any(type(number) is not int for number in numbers) or len(set(numbers)) < len(numbers):
-        return "has replicates without a number of their own"
+    ids = [replicate.get("replicate_id") if isinstance(replicate, dict) else None for replicate in replicates]
+    if any(type(one) is not int for one in ids) or len(set(ids)) < len(ids):
+        return "has replicates without a replicate_id of their own"
     return ""
+
+
+def _config_alone(path: Path) -> dict[str, Any]:
+    """What is known of a run without a result: its config, or nothing."""
+    try:
+        config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return {}
+    return {"config": config} if isinstance(config, dict) else {}
 
 
 def _read_arrays(run: Run, wanted: Callable[[str], bool]) -> dict[str, NDArray[Any]]:
@@ -224,9 +250,9 @@ def _read_arrays(run: Run, wanted: Callable[[str], bool]) -> dict[str, NDArray[A
         return {}
 
 
-def _fits_together(arrays: Mapping[str, NDArray[Any]], number: str) -> bool:
+def _fits_together(arrays: Mapping[str, NDArray[Any]], replicate_id: str) -> bool:
     try:
-        target, fused, modalities = (arrays[f"{number}/{part}"] for part in TEST_ARRAYS)
+        target, fused, modalities = (arrays[f"{replicate_id}/{part}"] for part in TEST_ARRAYS)
     except KeyError:
         return False
     if (target.ndim, fused.ndim, modalities.ndim) != (1, 2, 3) or len(target) == 0:
@@ -238,7 +264,7 @@ def _fits_together(arrays: Mapping[str, NDArray[Any]], number: str) -> bool:
     return same_samples and same_classes and are_probabilities(fused) and are_probabilities(modalities)
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

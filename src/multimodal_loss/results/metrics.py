@@ -129,17 +129,21 @@ def are_probabilities(values: NDArray[np.floating]) -> bool:
 def _checked(
     target: NDArray[np.integer], probabilities: NDArray[np.floating]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Both as 64-bit arrays, rows summing to 1 exactly (float32 rows are off by 1e-7), or ValueError."""
-    target, probabilities = np.asarray(target), np.asarray(probabilities, dtype=np.float64)
-    if target.ndim != 1 or probabilities.ndim != 2 or len(target) != len(probabilities):
-        raise ValueError(f"expected target (N,) and probabilities (N, C), got {target.shape} and {probabilities.shape}")
-    if len(target) == 0 or probabilities.shape[1] < 2:
-        raise ValueError(f"at least one sample and two classes are needed, got probabilities {probabilities.shape}")
-    if target.min() < 0 or target.max() >= probabilities.shape[1]:
-        raise ValueError(f"targets {target.min()} to {target.max()} do not fit {probabilities.shape[1]} classes")
-    if not are_probabilities(probabilities):
+    """Both as 64-bit arrays, or ValueError.
+
+    What is stored is what is scored: rows that rounding left off 1 by 1e-7 stay so, since dividing by their sums would
+    reorder saturated outputs.
+    """
+    target, stored = np.asarray(target), np.asarray(probabilities, dtype=np.float64)
+    if target.ndim != 1 or stored.ndim != 2 or len(target) != len(stored):
+        raise ValueError(f"expected target (N,) and probabilities (N, C), got {target.shape} and {stored.shape}")
+    if len(target) == 0 or stored.shape[1] < 2:
+        raise ValueError(f"at least one sample and two classes are needed, got probabilities {stored.shape}")
+    if target.min() < 0 or target.max() >= stored.shape[1]:
+        raise ValueError(f"targets {target.min()} to {target.max()} do not fit {stored.shape[1]} classes")
+    if not are_probabilities(stored):
         raise ValueError("probabilities must be non-negative and sum to 1 in each row")
-    return target.astype(np.int64), probabilities / probabilities.sum(axis=1, keepdims=True)
+    return target.astype(np.int64), stored
 
 
 def _matthews(target: Integers, predicted: Integers) -> float:

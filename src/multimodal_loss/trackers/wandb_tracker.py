@@ -171,8 +171,8 @@ def _figure_4(number: int, predictions: Mapping[str, Any], modalities: list[str]
     """The paper's Figure 4 for one replicate: per modality, the probability of the true class over the test set."""
     import PIL.Image
 
-    from multimodal_loss.reporting import figures
+    from multimodal_loss.reporting.figures import base, runs
 
     keyed = {f"{number}/{key}": array for key, array in predictions.items()}
-    png = figures.save(figures.true_class_figure(keyed, modalities), "png")
+    png = base.save(runs.true_class_figure(keyed, modalities), "png")
     return wandb.Image(PIL.Image.open(io.BytesIO(png)))

@@ -79,7 +79,7 @@ class Recipe:
     def _built(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         try:
             return self.optimizer(groups)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, IndexError) as error:
             raise UserError(f"bad value in optimizer: {' '.join(str(error).split())}") from error
 
 

@@ -226,6 +226,8 @@ def _build(node: Any, group: str, **extra: Any) -> Any:
             raise error.__cause__ from None
         if isinstance(error.__cause__, (ValueError, TypeError)):
             raise UserError(f"bad value in {group}: {' '.join(str(error.__cause__).split())}") from error
+        if "locating target" in str(error):
+            raise UserError(f"{group}._target_={node['_target_']}: there is no such class") from error
         raise
 
 

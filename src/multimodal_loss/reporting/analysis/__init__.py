@@ -1,0 +1,1 @@
+"""What stored runs say: cells, tests of significance, findings below a table, provenance."""

@@ -1,0 +1,260 @@
+"""Filling a table's expected cells from runs, which are found by the hash of what a cell's overrides compose to.
+
+The distance of ours from the paper's is |ours - paper| / sqrt(sd_ours^2 + sd_paper^2), in combined standard deviations;
+it is undefined where one of the two has no standard deviation, or where both are 0 and the means differ.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Literal, Protocol
+
+from multimodal_loss.reporting.analysis.paper import PaperNumber, paper_numbers
+from multimodal_loss.reporting.analysis.provenance import machine
+from multimodal_loss.reporting.layouts.base import Cell, Column, Layout, Row, Which
+from multimodal_loss.results.collect import Run, aggregate
+
+CellState = Literal["complete", "partial", "failed", "interrupted", "missing"]
+
+# The last bound is open: what is further apart than 3 combined standard deviations.
+DISTANCE_CLASSES = ((1.0, "within 1"), (2.0, "within 2"), (3.0, "within 3"), (math.inf, "more than 3"))
+
+
+class Planned(Protocol):
+    """What a run's settings say of it before it has been trained."""
+
+    @property
+    def hash(self) -> str: ...
+
+    @property
+    def replicates(self) -> tuple[int, ...]: ...
+
+
+Plan = Callable[[Sequence[str]], Planned]
+
+
+class Runs:
+    """The stored runs: found by overrides, whatever they are called, or by the name of their directory.
+
+    Of two with the same settings the finished one counts.
+    """
+
+    def __init__(self, runs: Iterable[Run], plan: Plan) -> None:
+        self.all = list(runs)
+        self._by_name = {run.name: run for run in self.all}
+        self._by_hash = {run.hash: run for run in sorted(self.all, key=lambda run: run.state == "done")}
+        # Composing a configuration takes a tenth of a second, and several cells name the same one.
+        self.plan = cache(plan)
+
+    def find(self, which: Which) -> Run | None:
+        return self._by_name.get(which) if isinstance(which, str) else self._by_hash.get(self.plan(which).hash)
+
+    def expected(self, which: Which) -> tuple[int, ...]:
+        """The ids of the replicates that the run should have."""
+        if isinstance(which, str):
+            return tuple(sorted(self._by_name[which].replicates))
+        return tuple(self.plan(which).replicates)
+
+
+@dataclass(frozen=True)
+class FilledCell:
+    """A cell with what was found for it, in the printed unit: `values` by replicate id, of which `expected` should be
+    there.
+
+    `paper` is compared with, `reference` (the paper's number on other data) is shown only.
+    """
+
+    cell: Cell
+    state: CellState
+    values: Mapping[int, float]
+    expected: tuple[int, ...]
+    note: str = ""
+    paper: PaperNumber | None = None
+    run: Run | None = None
+    reference: PaperNumber | None = None
+
+    @property
+    def published(self) -> PaperNumber | None:
+        return self.paper or self.reference
+
+    @property
+    def mean(self) -> float | None:
+        return aggregate(self.values.values()).mean
+
+    @property
+    def sd(self) -> float | None:
+        return aggregate(self.values.values()).sd
+
+    @property
+    def n(self) -> int:
+        return len(self.values)
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the paper's."""
+        if self.paper is None or self.paper.mean is None or self.mean is None:
+            return None
+        return self.mean - self.paper.mean
+
+    @property
+    def distance(self) -> float | None:
+        """The difference in combined standard deviations; None where that is undefined."""
+        difference = self.difference
+        if difference is None or self.paper is None or self.paper.sd is None or self.sd is None:
+            return None
+        combined = math.hypot(self.sd, self.paper.sd)
+        if combined == 0:
+            return 0.0 if difference == 0 else None
+        return abs(difference) / combined
+
+    @property
+    def distance_class(self) -> int | None:
+        """Index into `DISTANCE_CLASSES`."""
+        distance = self.distance
+        if distance is None:
+            return None
+        return next(i for i, (bound, _) in enumerate(DISTANCE_CLASSES) if distance <= bound)
+
+
+@dataclass(frozen=True)
+class FilledTable:
+    """`data_seeds` are those that the runs of each row used; the paper does not state its own. Its times were measured
+    on `machine`.
+    """
+
+    layout: Layout
+    cells: Mapping[tuple[str, str], FilledCell]
+    data_seeds: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    machine: str = ""
+
+    def __getitem__(self, place: tuple[Row, Column]) -> FilledCell | None:
+        row, column = place
+        return self.cells.get((row.key, column.key))
+
+    @property
+    def has_paper(self) -> bool:
+        return any(cell.paper is not None for cell in self.cells.values())
+
+    @property
+    def has_reference(self) -> bool:
+        return any(cell.reference is not None for cell in self.cells.values())
+
+    @property
+    def has_values(self) -> bool:
+        return any(cell.n for cell in self.cells.values())
+
+    @property
+    def complete(self) -> int:
+        """How many cells are."""
+        return sum(cell.state == "complete" for cell in self.cells.values())
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs that were found for cells, each once."""
+        return list({cell.run.name: cell.run for cell in self.cells.values() if cell.run}.values())
+
+    def row_note(self, row: Row) -> str:
+        """The row's data seed, unless its title says it or all rows share it."""
+        seeds = self.data_seeds.get(row.key)
+        if not seeds or self._shared_seeds or "data seed" in row.full_title:
+            return ""
+        return f"data seed {', '.join(map(str, seeds))}"
+
+    def row_title(self, row: Row) -> str:
+        note = self.row_note(row)
+        return f"{row.full_title} ({note})" if note else row.full_title
+
+    @property
+    def _shared_seeds(self) -> Sequence[int]:
+        """The data seeds of every row, where all have the same."""
+        every = list(self.data_seeds.values())
+        return every[0] if every and all(seeds == every[0] for seeds in every) else []
+
+    @property
+    def description(self) -> str:
+        seeds = f" Data seed {', '.join(map(str, self._shared_seeds))}." if self._shared_seeds else ""
+        timed = self.machine and any(column.unit == "minutes" for column in self.layout.columns)
+        times = f" Times are wall minutes of each replicate trained alone, on {self.machine}." if timed else ""
+        return self.layout.description + seeds + times
+
+
+def fill(layout: Layout, runs: Runs) -> FilledTable:
+    """Looks every expected cell up among the runs of the layout's profile."""
+    scale = {column.key: column.scale for column in layout.columns}
+    cells = {}
+    for cell in layout.cells:
+        found = [_find(which, layout, runs) for which in (cell.run, cell.minus) if which]
+        filled = _fill_cell(cell, found, runs.expected(cell.run), scale[cell.column])
+        cells[cell.row, cell.column] = with_published(filled, layout)
+    results = [cell.run.result for cell in cells.values() if cell.run]
+    return FilledTable(layout, cells, data_seeds(cells), machine(results))
+
+
+def with_published(filled: FilledCell, layout: Layout) -> FilledCell:
+    """The cell with the paper's number, to compare with or as a reference."""
+    number = paper_numbers().get(filled.cell.paper) if filled.cell.paper else None
+    return replace(filled, reference=number) if layout.reference else replace(filled, paper=number)
+
+
+def _find(which: Which, layout: Layout, runs: Runs) -> Run | str:
+    """The run, or why there is none."""
+    run = runs.find(which)
+    if run is None:
+        return ""
+    if run.state not in ("done", "failed"):
+        return run
+    if run.profile != layout.profile:
+        return f"the run has profile {run.profile}, only {layout.profile} counts here"
+    dataset = run.get("config/facts/dataset/name")
+    if layout.dataset and dataset != layout.dataset:
+        return f"the run has dataset {dataset}, only {layout.dataset} counts here"
+    if layout.dataset and layout.profile == "full" and run.is_of_generated_data:
+        return "the run is of generated data, which never counts here"
+    return run
+
+
+def _fill_cell(cell: Cell, found: Sequence[Run | str], expected: tuple[int, ...], scale: float) -> FilledCell:
+    runs = [run for run in found if isinstance(run, Run)]
+    if len(runs) < len(found):
+        notes = [reason for reason in found if isinstance(reason, str) and reason]
+        return FilledCell(cell, "missing", {}, expected, "; ".join(notes))
+    values = runs[0].values(cell.metric)
+    if len(runs) == 2:
+        other = runs[1].values(cell.metric)
+        values = {one: values[one] - other[one] for one in values if one in other}
+    notes = [note for run in runs for note in (run.reason, _cap(run)) if note]
+    state = _state(runs, values, expected)
+    if state == "missing" and not notes:
+        notes = [f"the run has no {cell.metric}"]
+    scaled = {one: value * scale for one, value in values.items()}
+    return FilledCell(cell, state, scaled, expected, "; ".join(dict.fromkeys(notes)), run=runs[0])
+
+
+def _state(runs: Sequence[Run], values: Mapping[int, float], expected: tuple[int, ...]) -> CellState:
+    if any(run.state == "failed" for run in runs):
+        return "failed"
+    if any(run.state == "unfinished" for run in runs):
+        return "interrupted"
+    if not values:
+        return "missing"
+    return "complete" if values.keys() >= set(expected) else "partial"
+
+
+def _cap(run: Run) -> str:
+    """How many replicates the iteration cap stopped; empty if none."""
+    stopped = [replicate.get("stopped") == "max_epochs" for replicate in run.replicates.values()]
+    cap = run.get("config/trainer/max_epochs")
+    if not any(stopped) or not isinstance(cap, int):
+        return ""
+    return f"cap {cap:,}: {sum(stopped)} of {len(stopped)}"
+
+
+def data_seeds(cells: Mapping[tuple[str, str], FilledCell]) -> dict[str, list[int]]:
+    """The data seeds that the runs of each row used."""
+    seeds: dict[str, set[int]] = {}
+    for cell in cells.values():
+        seed = cell.run.get("config/dataset/data_seed") if cell.run else None
+        if isinstance(seed, int):
+            seeds.setdefault(cell.cell.row, set()).add(seed)
+    return {row: sorted(found) for row, found in seeds.items()}

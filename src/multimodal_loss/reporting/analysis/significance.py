@@ -1,0 +1,157 @@
+"""Which differences between methods over cross-validation folds are real.
+
+The folds' training sets overlap, so their differences are not independent and the plain paired t-test is too sure. The
+corrected resampled t-test (Nadeau and Bengio, Machine Learning 52, 2003) takes (1/k + n_test/n_train) times the sample
+variance for the variance of the mean difference, where the plain test takes 1/k. Holm's step-down correction (1979)
+then keeps the chance of any false claim in the whole table below the level.
+"""
+
+import io
+import itertools
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+
+import pandas as pd
+from scipy.stats import t as student
+
+from multimodal_loss.reporting.analysis.fill import FilledTable
+from multimodal_loss.results.collect import Run, read_predictions
+
+LEVEL = 0.05
+MOST_NAMED = 3  # of rows that the sentence counts together
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two rows of a table: the mean of first - second over folds in the printed unit, and how sure it is not 0."""
+
+    first: str
+    second: str
+    folds: int
+    difference: float
+    t: float
+    p: float
+    p_holm: float
+
+    @property
+    def real(self) -> bool:
+        return self.p_holm < LEVEL
+
+
+def corrected_t_test(differences: Sequence[float], test_to_train: float) -> tuple[float, float]:
+    """t and the two-sided p of k >= 2 differences, one per fold, with k - 1 degrees of freedom.
+
+    Where all differences are equal, p is 1 if they are 0, else 0. Raises ValueError for fewer than two.
+    """
+    k, mean = len(differences), statistics.fmean(differences)
+    variance = (1 / k + test_to_train) * statistics.variance(differences)
+    if variance == 0:
+        return (0.0, 1.0) if mean == 0 else (math.copysign(math.inf, mean), 0.0)
+    t = mean / math.sqrt(variance)
+    return t, float(2 * student.sf(abs(t), k - 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values, in the order given: below a level exactly where Holm's procedure rejects at it."""
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = highest
+    return adjusted
+
+
+def compare(table: FilledTable) -> list[Comparison]:
+    """Every pair of rows on the layout's `compared` column, over the folds in which both have the same test samples;
+    none without such a column.
+
+    A pair counts from two folds on, a row if its run says how large its training and test sets are.
+    """
+    rows = [(row.full_title, table.cells.get((row.key, table.layout.compared))) for row in table.layout.rows]
+    known = [
+        (title, cell, ratio, _marks(cell.run))
+        for title, cell in rows
+        if cell and cell.run and (ratio := _test_to_train(cell.run))
+    ]
+    found = []
+    for (first, a, ratio, marks), (second, b, _, other) in itertools.combinations(known, 2):
+        alike = {fold for fold in marks if marks[fold] & other.get(fold, set())}
+        differences = [a.values[fold] - b.values[fold] for fold in sorted(alike & a.values.keys() & b.values.keys())]
+        if len(differences) > 1:
+            t, p = corrected_t_test(differences, ratio)
+            found.append((first, second, len(differences), statistics.fmean(differences), t, p))
+    adjusted = holm([p for *_, p in found])
+    return [Comparison(*pair, p_holm) for pair, p_holm in zip(found, adjusted, strict=True)]
+
+
+def sentence(comparisons: Sequence[Comparison], focus: str, measure: str = "ACC") -> str:
+    """What the comparisons say in words, most of all of the rows whose titles begin with `focus`; empty without any."""
+    if not comparisons:
+        return ""
+    real = [comparison for comparison in comparisons if comparison.real]
+    folds = " or ".join(map(str, sorted({comparison.folds for comparison in comparisons})))
+    test = f"corrected resampled t-test over {folds} folds, Holm's correction, {LEVEL * 100:.0f} % level"
+    text = f"{len(real)} of {len(comparisons)} differences in {measure} between two methods are real ({test})."
+    above: list[str] = []
+    below: list[str] = []
+    open_: list[str] = []
+    for comparison in comparisons:
+        focus_first, focus_second = (title.startswith(focus) for title in (comparison.first, comparison.second))
+        if not focus or focus_first == focus_second:
+            continue
+        other = comparison.second if focus_first else comparison.first
+        ahead = (comparison.difference > 0) == focus_first
+        (open_ if not comparison.real else above if ahead else below).append(other)
+    parts = [f"{words} {_listed(titles)}" for words, titles in (("above", above), ("below", below)) if titles]
+    if parts:
+        text += f" {focus} is {' and '.join(parts)}."
+    if len(open_) > MOST_NAMED and not parts:
+        text += f" {focus}'s difference from each of the {len(open_)} others could be chance."
+    elif open_:
+        text += f" {focus}'s difference from {_listed(open_)} could be chance."
+    return text
+
+
+def to_csv(comparisons: Sequence[Comparison]) -> str:
+    frame = pd.DataFrame(map(asdict, comparisons), columns=[field.name for field in fields(Comparison)])
+    return frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+
+
+def from_csv(text: str) -> list[Comparison]:
+    """What `to_csv` wrote, to six digits. ValueError or KeyError for another file."""
+    return [
+        Comparison(
+            line["first"],
+            line["second"],
+            int(line["folds"]),
+            *(float(line[name]) for name in ("difference", "t", "p", "p_holm")),
+        )
+        for line in pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False).to_dict("records")
+    ]
+
+
+def _marks(run: Run) -> dict[int, set[object]]:
+    """By fold, what tells its test samples: two runs with a mark in common are taken to have the same.
+
+    That is the fingerprint of the data, and, since it differs between runs on different modalities, the samples'
+    classes in order.
+    """
+    stored = read_predictions(run)
+    marks: dict[int, set[object]] = {}
+    for fold, replicate in run.replicates.items():
+        target = stored.get(f"{fold}/target")
+        found = (replicate.get("data_fingerprint"), None if target is None else target.tobytes())
+        marks[fold] = {mark for mark in found if mark is not None}
+    return marks
+
+
+def _test_to_train(run: Run) -> float | None:
+    test, train = (run.get(f"dataset/sizes/{split}") for split in ("test", "train"))
+    if isinstance(test, int) and isinstance(train, int) and test > 0 and train > 0:
+        return test / train
+    return None
+
+
+def _listed(titles: Sequence[str]) -> str:
+    return "; ".join(titles)  # titles have commas of their own

@@ -1,0 +1,368 @@
+"""Classes that follow each other in time (activities): which each method and each input recognises, what they are taken
+for, and when (Table 3 of the paper, whose inputs are wearable devices).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+
+from multimodal_loss.reporting.figures.base import (
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    PURPLE,
+    QUIET,
+    STYLE,
+    Line,
+    Picture,
+    grid,
+    method_colour,
+)
+from multimodal_loss.reporting.figures.runs import FUSED, reliability_figure
+from multimodal_loss.reporting.layouts.base import Condition, Shown
+from multimodal_loss.results.collect import Run, is_number, read_predictions
+from multimodal_loss.results.metrics import ReliabilityBins, class_f1, confusion_counts, reliability_bins
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+NULL = "Null"  # the class of no activity
+FEW_CLASSES = 8  # up to here panels stand side by side and numbers fit into a confusion matrix
+MINUTES_PER_STRIP = 5
+MOST_STRIPS = 4
+CLASS_COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
+NULL_COLOUR = "#ececec"
+COLOUR_MAP = "Blues"
+
+F1_CAPTION = (
+    "F1 of the fused prediction for each class: mean over seeds, and their sample standard deviation as a line. Their "
+    "plain mean over classes is FM."
+)
+INPUTS_CAPTION = (
+    "F1 in percent of each {input}'s own prediction inside the late-fusion model, mean over seeds; below, that of the "
+    "fused prediction. A line says what a {input} can tell, a column which {input}s carry an activity. Without a "
+    "number: neither in the test recordings nor ever predicted."
+)
+CONFUSION_CAPTION = (
+    "Of the test windows of a row's class, the share taken for a column's class; all seeds pooled, each line sums to "
+    "100 %."
+)
+RELIABILITY_CAPTION = (
+    "Accuracy against confidence of the fused prediction, 15 bins, all seeds pooled. On the diagonal a model is as "
+    "often right as it is sure; below it is over-confident."
+)
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """The test predictions of one run, counted: R replicates, M inputs, C classes.
+
+    `predicted` (N,) are the fused predictions of the first replicate, whose id is `replicate`, for its windows in time
+    order.
+    """
+
+    shown: Shown
+    colour: str
+    classes: tuple[str, ...]
+    inputs: tuple[str, ...]
+    fused: Integers  # (R, C, C) confusion counts
+    own: Integers  # (R, M, C, C)
+    reliability: ReliabilityBins
+    replicate: str
+    target: Integers  # (N,)
+    predicted: Integers
+    recordings: tuple[tuple[str, int], ...]  # name and number of test windows, in order
+    seconds: float | None  # from one window to the next
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Neighbouring windows of one class: `start` and `end` (exclusive) in windows."""
+
+    start: int
+    end: int
+    class_index: int
+
+
+def pictures(
+    condition: Condition,
+    found: Sequence[tuple[Shown, Run]],
+    featured: Sequence[str],
+    inputs: Sequence[str],
+    input_name: str,
+) -> Iterator[Picture]:
+    """Everything that stored predictions show; runs without sound ones, or with other classes than the first, are left
+    out.
+
+    `featured` and `inputs` are the keys of the runs that have panels of their own, and of those whose inputs do.
+    """
+    every = [one for shown, run in found if (one := recognition(shown, run)) is not None]
+    every = [one for one in every if one.classes == every[0].classes]
+    if not every:
+        return
+    key = condition.key
+    yield Picture(f"f1_{key}", "F1 of each class", F1_CAPTION, f1_figure(every), png=f"f1_{key}")
+    late = _chosen(every, inputs)
+    if late:
+        name, caption = f"{input_name}s_{key}", INPUTS_CAPTION.format(input=input_name)
+        yield Picture(name, f"Which {input_name} carries which activity", caption, input_figure(late), png=name)
+    few = _chosen(every, featured) or every[:1]
+    name = f"confusion_{key}"
+    yield Picture(name, "Confusion matrices", CONFUSION_CAPTION, confusion_figure(few), png=name)
+    yield _timeline(key, few)
+    bins = {FUSED: {Line(one.shown.label, one.colour): one.reliability for one in every}}
+    yield Picture(f"reliability_{key}", "Reliability", RELIABILITY_CAPTION, reliability_figure(bins))
+
+
+def recognition(shown: Shown, run: Run) -> Recognition | None:
+    """None where no replicate has stored sound predictions."""
+    stored = read_predictions(run)
+    replicates = sorted({key.partition("/")[0] for key in stored}, key=int)
+    if not replicates:
+        return None
+    targets, fused, own = ([stored[f"{r}/{part}"] for r in replicates] for part in ("target", "fused", "modalities"))
+    inputs, classes = own[0].shape[1:]
+    predicted = [probabilities.argmax(axis=1) for probabilities in fused]
+
+    def counts(target: Integers, taken: Integers) -> Integers:
+        return confusion_counts(target, taken, classes)
+
+    return Recognition(
+        shown,
+        method_colour(run),
+        tuple(run.class_names(classes)),
+        tuple(run.modality_names(inputs)),
+        np.stack([counts(*pair) for pair in zip(targets, predicted, strict=True)]),
+        np.stack(
+            [[counts(t, column) for column in p.argmax(axis=2).T] for t, p in zip(targets, own, strict=True)],
+        ),
+        reliability_bins(np.concatenate(targets), np.concatenate(fused)),
+        replicates[0],
+        targets[0],
+        predicted[0],
+        _recordings(run, len(targets[0])),
+        _seconds(run),
+    )
+
+
+def mean_f1(confusion: Integers) -> tuple[Floats, Floats]:
+    """Mean and sample standard deviation over replicates of each class's F1, both (..., C), from counts (R, ..., C, C).
+
+    A replicate in which a class does not occur does not count for it; NaN where too few are left.
+    """
+    f1 = np.ma.masked_invalid(class_f1(confusion))
+    counted = f1.count(axis=0)
+    mean = f1.mean(axis=0)
+    deviation = np.ma.sqrt(((f1 - mean) ** 2).sum(axis=0) / np.ma.masked_less(counted - 1, 1))
+    return np.ma.filled(mean.astype(float), np.nan), np.ma.filled(deviation.astype(float), np.nan)
+
+
+def shares(confusion: Integers) -> Floats:
+    """Counts (C, C) as shares of their row; NaN in the row of a class that has no sample."""
+    totals = confusion.sum(axis=1, keepdims=True)
+    return np.asarray(np.divide(confusion, totals, out=np.full(confusion.shape, np.nan), where=totals > 0))
+
+
+def segments(classes: Sequence[int] | Integers) -> list[Segment]:
+    """The windows (N,) as runs of equal classes, in order."""
+    classes = np.asarray(classes)
+    edges = [0, *(np.flatnonzero(np.diff(classes)) + 1).tolist(), len(classes)]
+    return [Segment(start, end, int(classes[start])) for start, end in pairwise(edges) if end > start]
+
+
+def display_order(classes: Sequence[str]) -> list[int]:
+    """Class indices as they are shown: Null, which is most of the day and no activity, last."""
+    return sorted(range(len(classes)), key=lambda c: classes[c] == NULL)
+
+
+def f1_figure(every: Sequence[Recognition]) -> Figure:
+    """A line per class, a mark per method."""
+    classes = every[0].classes
+    order = display_order(classes)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.4, 0.9 + 0.34 * len(order)), layout="constrained")
+        ax = figure.add_subplot()
+        offsets = np.linspace(-0.32, 0.32, len(every)) if len(every) > 1 else [0.0]
+        for one, offset in zip(every, offsets, strict=True):
+            mean, deviation = mean_f1(one.fused)
+            drawn = ax.errorbar(mean[order], np.arange(len(order)) + offset, xerr=np.nan_to_num(deviation[order]))
+            drawn.set_label(one.shown.label)
+            line, _, bars = drawn.lines
+            line.set(linestyle="none", marker="o" if len(one.inputs) > 1 else "s", markersize=4, color=one.colour)
+            bars[0].set(color=one.colour, linewidth=0.9)
+        ax.set_yticks(range(len(order)), [classes[c] for c in order], color=INK)
+        ax.set_ylim(len(order) - 0.45, -0.55)
+        ax.grid(axis="y", visible=False)
+        for place in range(len(order) - 1):
+            ax.axhline(place + 0.5, color=NULL_COLOUR, lw=0.7, zorder=0)
+        ax.set_xlim(-0.02, 1.02)
+        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ax.set_xlabel("F1")
+        figure.legend(loc="outside upper left", ncols=4)
+    return figure
+
+
+def input_figure(late: Sequence[Recognition]) -> Figure:
+    """Inputs downwards, classes across, a panel per method, the fused prediction as the last line."""
+    classes, order = late[0].classes, display_order(late[0].classes)
+    side_by_side = len(order) <= FEW_CLASSES
+    tallest = max(len(one.inputs) for one in late) + 1
+    with matplotlib.rc_context(STYLE):
+        width = 1.6 + 0.33 * len(order)
+        height = 0.9 + 0.2 * tallest
+        figure, axes = grid(len(late), 2 if side_by_side else 1, width if not side_by_side else 3.6, height)
+        for ax, one in zip(axes, late, strict=True):
+            values = np.concatenate([mean_f1(one.own)[0], mean_f1(one.fused)[0][None]])[:, order]
+            ax.set_title(one.shown.label)
+            _shaded(ax, values, [*one.inputs, FUSED], [classes[c] for c in order], size=6)
+            ax.axhline(len(one.inputs) - 0.5, color="white", lw=3)
+        _colour_bar(figure, axes, "F1")
+    return figure
+
+
+def confusion_figure(featured: Sequence[Recognition]) -> Figure:
+    """True classes downwards, predicted ones across, a panel per method."""
+    classes, order = featured[0].classes, display_order(featured[0].classes)
+    names = [classes[c] for c in order]
+    few = len(order) <= FEW_CLASSES
+    with matplotlib.rc_context(STYLE):
+        side = max(2.4, 0.17 * len(order))
+        figure, axes = grid(len(featured), len(featured), side + 0.5, side + (0.4 if few else 0.9))
+        for ax, one in zip(axes, featured, strict=True):
+            ax.set_title(one.shown.label)
+            values = shares(one.fused.sum(axis=0))[np.ix_(order, order)]
+            _shaded(ax, values, names, names, size=7 if few else 0)
+        for ax in axes[1:]:
+            ax.tick_params(labelleft=False)
+        axes[0].set_ylabel("true class")
+        figure.supxlabel("predicted class", fontsize=9, color=QUIET)
+        _colour_bar(figure, axes, "share of the true class")
+    return figure
+
+
+def timeline_figure(
+    lanes: Mapping[str, Integers], class_names: Sequence[str], seconds: float | None, per_strip: int
+) -> Figure:
+    """Lanes (title -> classes (N,) of successive windows) above each other, cut into strips of so many windows.
+
+    `seconds` from one window to the next makes minutes of the axis; None leaves window numbers. Null is the background.
+    """
+    number = len(next(iter(lanes.values())))
+    starts = range(0, number, per_strip)
+    order = display_order(class_names)
+    colours = _class_colours(class_names)
+    scale, unit = (1.0, "window") if seconds is None else (seconds / 60, "minutes")
+    with matplotlib.rc_context(STYLE):
+        height = len(starts) * (0.45 + 0.2 * len(lanes)) + 0.5 + 0.2 * int(np.ceil(len(order) / 6))
+        figure = Figure(figsize=(8.6, height), layout="constrained")
+        axes = figure.subplots(len(starts), 1, squeeze=False)[:, 0]
+        for ax, start in zip(axes, starts, strict=True):
+            for place, classes in enumerate(lanes.values()):
+                _lane(ax, place, start, classes[start : start + per_strip], colours, scale)
+            ax.set_xlim(start * scale, (start + min(per_strip, number)) * scale)
+            ax.set_ylim(len(lanes) - 0.5, -0.5)
+            ax.set_yticks(range(len(lanes)), list(lanes), color=INK)
+            ax.tick_params(axis="y", length=0)
+            ax.grid(visible=False)
+            ax.spines[["left", "bottom"]].set_visible(False)
+        axes[-1].set_xlabel(unit)
+        patches = [Patch(color=colours[c], label=class_names[c]) for c in order]
+        figure.legend(handles=patches, loc="outside lower left", ncols=6, fontsize=7)
+    return figure
+
+
+def _timeline(key: str, featured: Sequence[Recognition]) -> Picture:
+    first = featured[0]
+    name, start, number = longest_recording(first)
+    per_strip = 900 if first.seconds is None else max(1, round(MINUTES_PER_STRIP * 60 / first.seconds))
+    shown = min(number, MOST_STRIPS * per_strip)
+    alike = [one for one in featured if np.array_equal(one.target, first.target)]
+    part = slice(start, start + shown)
+    lanes = {"true": first.target[part], **{one.shown.label: one.predicted[part] for one in alike}}
+    cut = "" if shown == number else f", its first {shown:,} windows of {number:,}"
+    return Picture(
+        f"timeline_{key}",
+        f"Timeline of {name}",
+        f"The class of each window of {name}{cut}: the true one on top, below the fused predictions of replicate "
+        f"{first.replicate}. A window has the class of its last sample.",
+        timeline_figure(lanes, first.classes, first.seconds, per_strip),
+        png=f"timeline_{key}",
+    )
+
+
+def longest_recording(one: Recognition) -> tuple[str, int, int]:
+    """Name, first window and number of windows of the longest test recording; all of them where none is known."""
+    if not one.recordings:
+        return "the test recordings", 0, len(one.target)
+    starts = np.cumsum([0, *(number for _, number in one.recordings)]).tolist()
+    longest = max(range(len(one.recordings)), key=lambda i: one.recordings[i][1])
+    name, number = one.recordings[longest]
+    return name, starts[longest], number
+
+
+def _recordings(run: Run, windows: int) -> tuple[tuple[str, int], ...]:
+    """Names and numbers of windows as the run states them; none unless they add up to the windows."""
+    stated = run.get("dataset/recordings")
+    found: list[tuple[str, int]] = []
+    for entry in stated if isinstance(stated, list) else []:
+        if not isinstance(entry, list) or len(entry) != 2 or type(entry[1]) is not int or entry[1] < 0:
+            return ()
+        found.append((str(entry[0]), entry[1]))
+    return tuple(found) if sum(number for _, number in found) == windows else ()
+
+
+def _seconds(run: Run) -> float | None:
+    """From one prediction to the next; None where the run does not say it."""
+    seconds = run.get("dataset/seconds_per_prediction")
+    return float(seconds) if is_number(seconds) and seconds > 0 else None
+
+
+def _chosen(every: Sequence[Recognition], keys: Sequence[str]) -> list[Recognition]:
+    """Those of the keys, in the keys' order."""
+    return [one for key in keys for one in every if one.shown.key == key]
+
+
+def _shaded(ax: Axes, values: Floats, rows: Sequence[str], columns: Sequence[str], size: float) -> None:
+    """Values in 0..1 as shades, NaN grey, and as percent in letters of `size` points unless it is 0."""
+    ax.set_facecolor(NULL_COLOUR)
+    ax.imshow(np.ma.masked_invalid(values), aspect="auto", cmap=COLOUR_MAP, vmin=0, vmax=1)
+    ax.set_yticks(range(len(rows)), rows, fontsize=7)
+    ax.set_xticks(range(len(columns)), columns, fontsize=7, rotation=90 if len(columns) > FEW_CLASSES else 0)
+    ax.grid(visible=False)
+    for (row, column), value in np.ndenumerate(values) if size else ():
+        if not np.isnan(value):
+            colour = "white" if value > 0.6 else INK
+            ax.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=size, color=colour)
+
+
+def _colour_bar(figure: Figure, axes: Sequence[Axes], label: str) -> None:
+    shades = ScalarMappable(Normalize(0, 1), COLOUR_MAP)
+    bar = figure.colorbar(shades, ax=list(axes), format=PercentFormatter(1, decimals=0), shrink=0.6)
+    bar.set_label(label)
+
+
+def _class_colours(class_names: Sequence[str]) -> list[Any]:
+    """One per class; neighbours are a strong and a pale shade of one hue where there are many."""
+    few = len(class_names) <= len(CLASS_COLOURS) + 1
+    many = [to_hex(c) for i, c in enumerate(matplotlib.colormaps["tab20"].colors) if i not in (14, 15)]  # type: ignore[attr-defined]
+    palette = iter(CLASS_COLOURS if few else many * (len(class_names) // len(many) + 1))
+    return [NULL_COLOUR if name == NULL else next(palette) for name in class_names]
+
+
+def _lane(ax: Axes, place: int, start: int, classes: Integers, colours: Sequence[str], scale: float) -> None:
+    """A bar for each segment, which ends where the next begins."""
+    bars = segments(classes)
+    spans = [((start + bar.start) * scale, (bar.end - bar.start) * scale) for bar in bars]
+    ax.broken_barh(spans, (place - 0.42, 0.84), facecolors=[colours[bar.class_index] for bar in bars], lw=0)

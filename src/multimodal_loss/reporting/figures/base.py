@@ -1,0 +1,119 @@
+"""What all pictures share: style, colours, saving.
+
+Colours are those of Okabe and Ito, which colour-blind readers can tell apart; a method keeps its colour in all figures.
+"""
+
+import hashlib
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.colors import is_color_like
+from matplotlib.figure import Figure
+
+from multimodal_loss.results.collect import Run
+
+INK, QUIET, GRID = "#222222", "#6b6b6b", "#e4e4e4"
+BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
+MODALITY_COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
+# For methods that have none of their own: unlike those of Okabe and Ito, which the paper's methods have.
+PALETTE = ("#7b3294", "#a6611a", "#018571", "#c51b7d", "#4d9221", "#5e3c99", "#b2182b", "#35978f", "#80cdc1", "#404040")
+LINE_STYLES = ("-", "--", ":", "-.")
+STYLE: Any = {  # matplotlib types its keys one by one
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelcolor": QUIET,
+    "axes.edgecolor": "#b5b5b5",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "figure.facecolor": "white",
+    "svg.hashsalt": "multimodal-loss",  # the same figure is the same file
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with the file name that it is written under and what the page says about it.
+
+    `png`: its name among the committed results; empty if it is not among them.
+    """
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+    png: str = ""
+    dpi: int = 100
+
+
+@dataclass(frozen=True)
+class Line:
+    """What stands for one run in a figure with several."""
+
+    label: str
+    colour: str
+    style: str = "-"
+
+
+def lines(labels: Sequence[str], runs: Sequence[Run]) -> list[Line]:
+    """Runs of the same colour are told apart by their dashes."""
+    seen: dict[str, int] = {}
+    found = []
+    for label, run in zip(labels, runs, strict=True):
+        colour = method_colour(run)
+        position = seen.get(colour, 0)
+        seen[colour] = position + 1
+        found.append(Line(label, colour, LINE_STYLES[position % len(LINE_STYLES)]))
+    return found
+
+
+def method_colour(run: Run) -> str:
+    """The colour that the method's own file gives it, else one of the palette that follows from its name."""
+    stated = run.get("config/facts/method/colour")
+    if isinstance(stated, str) and is_color_like(stated):
+        return stated
+    name = str(run.get("config/facts/method/name"))
+    return PALETTE[int(hashlib.sha256(name.encode()).hexdigest(), 16) % len(PALETTE)]
+
+
+def save(figure: Figure, format: str, dpi: int = 150) -> bytes:
+    """The figure as svg or png, without the date, so that equal figures are equal bytes."""
+    file = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(file, format=format, dpi=dpi, metadata={"Date": None} if format == "svg" else None)
+    return file.getvalue()
+
+
+def watermark(figure: Figure, text: str) -> None:
+    """Pale letters across the whole figure, for what must be said wherever the picture goes."""
+    size = 100 * figure.get_figwidth() / len(text)
+    figure.text(0.5, 0.5, text, size=size, color=VERMILION, alpha=0.3, rotation=12, ha="center", va="center")
+
+
+def grid(panels: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """As many axes as panels, `columns` to a line."""
+    columns = min(columns, panels)
+    rows = math.ceil(panels / columns)
+    figure = Figure(figsize=(max(width * columns, 3.6), height * rows + 0.7), layout="constrained")
+    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
+
+
+def shared_legend(figure: Figure, axes: Sequence[Axes], columns: int) -> None:
+    """One legend for all panels, each label once."""
+    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=columns)

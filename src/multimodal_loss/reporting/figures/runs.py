@@ -1,0 +1,227 @@
+"""What the runs of a condition have stored, drawn: Figure 4, reliability, training curves."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+
+from multimodal_loss.reporting.figures.base import MODALITY_COLOURS, QUIET, STYLE, Line, Picture, grid, lines
+from multimodal_loss.reporting.layouts.base import Condition, Shown
+from multimodal_loss.results.collect import Run, read_history, read_predictions
+from multimodal_loss.results.metrics import ReliabilityBins, reliability_bins, true_class_histogram
+
+Floats = NDArray[np.float64]
+Curve = tuple[Floats, Floats]  # epochs and losses
+Arrays = Mapping[str, NDArray[Any]]  # by the keys of predictions.npz
+
+FUSED = "fused"
+BINS = 10
+POINTS_PER_CURVE = 250
+SMALLEST_SHARE_OF_BIN = 0.001  # reliability of fewer samples than this is noise
+FIGURE_4_CAPTION = (
+    "Share of test samples by the probability that each modality alone gives to their true class; all replicates "
+    "pooled, each modality sums to 100 %."
+)
+RELIABILITY_CAPTION = (
+    "Accuracy against confidence of each modality's own prediction and of the fused one, 15 bins, all replicates "
+    "pooled. On the diagonal a model is as often right as it is sure; below it is over-confident."
+)
+TRAINING_CAPTION = (
+    "Training loss, light lines for single replicates and a strong one for their mean. Methods minimise different "
+    "losses: compare shapes and lengths, not heights."
+)
+
+
+def figure_4(condition: Condition, found: Sequence[tuple[Shown, Run]]) -> Iterator[Picture]:
+    """The paper's Figure 4: a panel for each method, runs that share a panel in one."""
+    panels: dict[str, dict[str, Floats]] = {}
+    for shown, run in found:
+        predictions = read_predictions(run)
+        if predictions:
+            names = run.modality_names(_modalities(predictions))
+            panels.setdefault(shown.panel or shown.label, {}).update(true_class_shares(predictions, names))
+    if panels:
+        name, title = f"figure_4_{condition.key}", "Figure 4: probability of the true class, per modality"
+        yield Picture(name, title, FIGURE_4_CAPTION, true_class_panels(panels), png=name)
+
+
+def reliability(condition: Condition, found: Sequence[tuple[Shown, Run]]) -> Iterator[Picture]:
+    """A panel for each modality's own prediction and one for the fused."""
+    sources: dict[str, dict[Line, ReliabilityBins]] = {}
+    for line, (_, run) in zip(_lines(found), found, strict=True):
+        predictions = read_predictions(run)
+        if predictions:
+            for source, bins in _reliability(predictions, run.modality_names(_modalities(predictions))).items():
+                sources.setdefault(source, {})[line] = bins
+    if FUSED in sources:  # last, as in the tables
+        sources[FUSED] = sources.pop(FUSED)
+    if sources:
+        figure = reliability_figure(sources)
+        yield Picture(f"reliability_{condition.key}", "Reliability", RELIABILITY_CAPTION, figure)
+
+
+def training_curves(condition: Condition, found: Sequence[tuple[Shown, Run]]) -> Iterator[Picture]:
+    curves = {line: read_history(run) for line, (_, run) in zip(_lines(found), found, strict=True)}
+    drawn = {line: replicates for line, replicates in curves.items() if replicates}
+    if drawn:
+        figure = training_figure(drawn)
+        yield Picture(f"training_{condition.key}", "Training curves", TRAINING_CAPTION, figure)
+
+
+RUN_PICTURES: tuple[Callable[..., Iterator[Picture]], ...] = (figure_4, reliability, training_curves)
+
+
+def true_class_shares(predictions: Arrays, modality_names: Sequence[str]) -> dict[str, Floats]:
+    """How often the true class gets which probability, per modality: name -> (10,) shares that sum to 1.
+
+    All replicates are pooled. `predictions` has the keys of predictions.npz: `{replicate}/target` (N,) and
+    `{replicate}/modalities` (N, M, C).
+    """
+    if not predictions:
+        raise ValueError("there are no predictions to draw")
+    target, modalities = _pooled(predictions, "target"), _pooled(predictions, "modalities")
+    if len(modality_names) != modalities.shape[1]:
+        raise ValueError(f"{len(modality_names)} names for {modalities.shape[1]} modalities")
+    return dict(zip(modality_names, true_class_histogram(target, modalities, BINS), strict=True))
+
+
+def true_class_figure(predictions: Arrays, modality_names: Sequence[str]) -> Figure:
+    """The paper's Figure 4 for one run."""
+    return true_class_panels({"": true_class_shares(predictions, modality_names)})
+
+
+def true_class_panels(panels: Mapping[str, Mapping[str, Floats]]) -> Figure:
+    """The paper's Figure 4: one panel per method, from title to modality to shares."""
+    modalities = list(dict.fromkeys(name for shares in panels.values() for name in shares))
+    with matplotlib.rc_context(STYLE):
+        figure, axes = grid(len(panels), columns=4, width=2.6, height=2.1)
+        for ax, (title, shares) in zip(axes, panels.items(), strict=True):
+            ax.set_title(title)
+            if len(modalities) <= len(MODALITY_COLOURS):
+                _bars(ax, shares, modalities)
+            else:
+                _heat_map(ax, shares)
+            ax.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+        highest = max(float(np.max(values)) for shares in panels.values() for values in shares.values())
+        if len(modalities) <= len(MODALITY_COLOURS):
+            for ax in axes:
+                ax.set_ylim(0, min(1.0, highest * 1.05))
+                ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            handles, labels = axes[0].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside upper left", ncols=len(modalities))
+        figure.supxlabel("probability of the true class", fontsize=9, color=QUIET)
+        figure.supylabel("share of test samples", fontsize=9, color=QUIET)
+    return figure
+
+
+def training_figure(curves: Mapping[Line, Mapping[int, Curve]]) -> Figure:
+    """Training loss against epoch, both logarithmic: a light line per replicate, a strong one for their mean.
+
+    A replicate that has stopped counts with its last loss, so that the mean does not jump.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 3.9), layout="constrained")
+        ax = figure.add_subplot()
+        for line, replicates in curves.items():
+            for epochs, losses in replicates.values():
+                grid = _thinned(epochs)
+                ax.plot(epochs[grid], losses[grid], color=line.colour, ls=line.style, lw=0.6, alpha=0.35)
+            epochs, losses = _mean_curve(list(replicates.values()))
+            ax.plot(epochs, losses, color=line.colour, ls=line.style, label=line.label)
+        ax.set_xscale("log")
+        if all(np.all(losses > 0) for replicates in curves.values() for _, losses in replicates.values()):
+            ax.set_yscale("log")
+        ax.set_xlabel("epoch")
+        ax.set_ylabel("training loss")
+        figure.legend(loc="outside right upper")
+    return figure
+
+
+def reliability_figure(sources: Mapping[str, Mapping[Line, ReliabilityBins]]) -> Figure:
+    """Accuracy against confidence, a panel per modality and one for the fused prediction, a line per method.
+
+    Below the diagonal a model is over-confident. Bins with fewer than one in a thousand of the samples are left out.
+    """
+    with matplotlib.rc_context(STYLE):
+        single = len(sources) == 1  # the legend stands beside it, as above it there is not enough room
+        figure, axes = grid(len(sources), columns=4, width=4.8 if single else 2.6, height=2.5)
+        handles: dict[Line, Any] = {}
+        for ax, (title, lines) in zip(axes, sources.items(), strict=True):
+            ax.set_title(title)
+            ax.plot([0, 1], [0, 1], color="#b5b5b5", lw=1, ls=(0, (4, 3)))
+            for line, bins in lines.items():
+                enough = bins.samples >= max(1, SMALLEST_SHARE_OF_BIN * bins.samples.sum())
+                drawn = ax.plot(bins.confidence[enough], bins.accuracy[enough], color=line.colour, ls=line.style)
+                drawn[0].set(marker="o", markersize=2.8, linewidth=1.2)
+                handles.setdefault(line, drawn[0])
+            ax.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+            ax.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+            ax.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+        drawn, labels = list(handles.values()), [line.label for line in handles]
+        if single:
+            figure.legend(drawn, labels, loc="outside right upper")
+        else:
+            figure.legend(drawn, labels, loc="outside upper left", ncols=5)
+        figure.supxlabel("confidence (probability of the predicted class)", fontsize=9, color=QUIET)
+        figure.supylabel("accuracy", fontsize=9, color=QUIET)
+    return figure
+
+
+def _bars(ax: Axes, shares: Mapping[str, Floats], modalities: Sequence[str]) -> None:
+    """All modalities side by side in each bin; a modality keeps its place and colour also where others are absent."""
+    edges = np.linspace(0, 1, BINS + 1)[:-1]
+    width = 0.9 / BINS / len(modalities)
+    for i, name in enumerate(modalities):
+        values = shares.get(name, np.zeros(BINS))
+        ax.bar(edges + 0.05 / BINS + i * width, values, width, align="edge", color=MODALITY_COLOURS[i], label=name)
+    ax.grid(axis="x", visible=False)
+
+
+def _heat_map(ax: Axes, shares: Mapping[str, Floats]) -> None:
+    """For more modalities than one can tell apart as bars: a line of the picture per modality."""
+    extent = (0, 1, len(shares) - 0.5, -0.5)
+    image = ax.imshow(np.stack(list(shares.values())), aspect="auto", cmap="cividis", extent=extent, vmin=0)
+    ax.set_yticks(range(len(shares)), list(shares), fontsize=6)
+    ax.grid(visible=False)
+    ax.figure.colorbar(image, ax=ax, format=PercentFormatter(1, decimals=0))
+
+
+def _thinned(epochs: Floats) -> NDArray[np.int64]:
+    """Indices of at most POINTS_PER_CURVE points, evenly spread on a logarithmic axis, both ends among them."""
+    if len(epochs) <= POINTS_PER_CURVE:
+        return np.arange(len(epochs))
+    wanted = np.geomspace(max(epochs[0], 1), epochs[-1], POINTS_PER_CURVE)
+    return np.unique(np.clip(np.searchsorted(epochs, wanted), 0, len(epochs) - 1))
+
+
+def _mean_curve(curves: Sequence[Curve]) -> Curve:
+    longest = max((epochs for epochs, _ in curves), key=lambda epochs: epochs[-1])
+    epochs = longest[_thinned(longest)]
+    return epochs, np.mean([np.interp(epochs, x, y) for x, y in curves], axis=0)
+
+
+def _lines(found: Sequence[tuple[Shown, Run]]) -> list[Line]:
+    return lines([shown.label for shown, _ in found], [run for _, run in found])
+
+
+def _modalities(predictions: Arrays) -> int:
+    return next(int(array.shape[1]) for key, array in predictions.items() if key.endswith("/modalities"))
+
+
+def _pooled(predictions: Arrays, part: str) -> NDArray[Any]:
+    """One array of all replicates, in the order of their ids as text."""
+    return np.concatenate([predictions[key] for key in sorted(predictions) if key.endswith(f"/{part}")])
+
+
+def _reliability(predictions: Arrays, names: Sequence[str]) -> dict[str, ReliabilityBins]:
+    """Per modality and fused (where there is more than one modality), all replicates pooled."""
+    target, modalities = _pooled(predictions, "target"), _pooled(predictions, "modalities")
+    sources = {name: modalities[:, m] for m, name in enumerate(names)}
+    if len(names) > 1:
+        sources[FUSED] = _pooled(predictions, FUSED)
+    return {source: reliability_bins(target, probabilities) for source, probabilities in sources.items()}

@@ -1,0 +1,114 @@
+"""A table as a picture: the overview, and curves against the number that tells its rows apart."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable
+from multimodal_loss.reporting.figures.base import BLUE, INK, QUIET, SKY, STYLE, Picture, grid, shared_legend
+
+PAPER_GREY = "#8a8a8a"
+
+
+def overview(table: FilledTable) -> Iterator[Picture]:
+    """The table as one picture, beside the paper's numbers where it is compared with them."""
+    if table.has_values:
+        caption = "The table as a picture: ours with every replicate as a light dot"
+        caption += ", beside the paper's mean and standard deviation." if table.has_paper else "."
+        figure = comparison_figure(table)
+        yield Picture(f"{table.layout.name}_overview", "Overview", caption, figure, png="overview", dpi=120)
+
+
+def against_rows(table: FilledTable, title: str, caption: str, png: str) -> Iterator[Picture]:
+    """Each column against the number that ends the row's key."""
+    if table.has_values:
+        yield Picture(table.layout.name, title, caption, series_figure(table), png=png, dpi=120)
+
+
+def comparison_figure(table: FilledTable) -> Figure:
+    """A table as a picture: ours (mean +- sd, each replicate a light dot) beside the paper's.
+
+    The table's shorter side makes the panels. Panels share the horizontal axis where all columns have one unit and no
+    panel stands for a metric of its own.
+    """
+    rows, columns = table.layout.rows, [column for column in table.layout.columns if column.drawn]
+    if len(rows) <= len(columns):
+        panels = {row.full_title: {column.full_title: table[row, column] for column in columns} for row in rows}
+    else:
+        panels = {column.full_title: {row.full_title: table[row, column] for row in rows} for column in columns}
+    names = [*reversed(next(iter(panels.values())))]
+    units = list(dict.fromkeys(column.unit for column in columns))
+    metrics = {cell.cell.metric.rpartition("/")[2] for cells in panels.values() for cell in cells.values() if cell}
+    shared = len(units) == 1 and (len(rows) <= len(columns) or len(metrics) == 1)
+    per_line = len(panels) if len(panels) <= 4 else 3
+    with matplotlib.rc_context(STYLE):
+        lines = math.ceil(len(panels) / per_line)
+        size = 1.4 + 2.6 * per_line, 1.0 + 0.3 * len(names) * lines
+        figure = Figure(figsize=size, layout="constrained")
+        places = figure.subplots(lines, per_line, sharey=True, sharex=shared, squeeze=False)
+        axes = [ax for line in places for ax in line]
+        for unused in axes[len(panels) :]:
+            unused.set_visible(False)
+        for ax, (title, cells) in zip(axes, panels.items(), strict=False):
+            ax.set_title(title)
+            ax.grid(axis="y", visible=False)
+            for place, name in enumerate(names):
+                _compare(ax, cells[name], place)
+        axes[0].set_yticks(range(len(names)), names, color=INK)
+        axes[0].set_ylim(-0.6, len(names) - 0.4)
+        shared_legend(figure, axes, columns=2)
+        label = f"{' or '.join(units)}, mean \N{PLUS-MINUS SIGN} sample standard deviation"
+        figure.supxlabel(label, fontsize=9, color=QUIET)
+    return figure
+
+
+def series_figure(table: FilledTable) -> Figure:
+    """Each column against the number that ends the row's key, on a logarithmic axis.
+
+    A line through the means, the sample standard deviation shaded, each replicate a light dot; the paper's number where
+    there is one.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = grid(len(table.layout.columns), columns=2, width=3.6, height=2.5)
+        for ax, column in zip(axes, table.layout.columns, strict=True):
+            ax.set_title(column.full_title)
+            ax.set_ylabel(column.unit)
+            _series(ax, [(int(row.key.partition("=")[2]), table[row, column]) for row in table.layout.rows])
+        shared_legend(figure, axes, columns=3)
+        figure.supxlabel(table.layout.corner.lower(), fontsize=9, color=QUIET)
+    return figure
+
+
+def _series(ax: Axes, cells: Sequence[tuple[int, FilledCell | None]]) -> None:
+    found = [(k, cell, cell.mean) for k, cell in cells if cell and cell.mean is not None]
+    if found:
+        numbers, means = np.array([k for k, *_ in found]), np.array([mean for *_, mean in found])
+        spread = np.array([cell.sd or 0.0 for _, cell, _ in found])
+        ax.fill_between(numbers, means - spread, means + spread, color=BLUE, alpha=0.18, lw=0)
+        ax.plot(numbers, means, "o-", color=BLUE, markersize=4, label="ours, mean \N{PLUS-MINUS SIGN} sd")
+    for k, filled, _ in found:
+        values = list(filled.values.values())
+        ax.plot([k] * len(values), values, "o", color=SKY, alpha=0.7, markersize=2.5, mew=0, label="each replicate")
+    for k, cell in cells:
+        if cell and cell.paper and cell.paper.mean is not None:
+            ax.errorbar(k, cell.paper.mean, cell.paper.sd, fmt="s", color=PAPER_GREY, markersize=4, label="paper")
+    ax.set_xscale("log")
+    ax.set_xticks([k for k, _ in cells], [str(k) for k, _ in cells])
+    ax.minorticks_off()
+
+
+def _compare(ax: Axes, cell: FilledCell | None, place: float) -> None:
+    if cell and cell.paper and cell.paper.mean is not None:
+        _dot(ax, cell.paper.mean, cell.paper.sd, place + 0.17, "s", PAPER_GREY, "paper")
+    if cell and cell.mean is not None:
+        found = list(cell.values.values())
+        ax.plot(found, [place - 0.17] * len(found), "o", color=SKY, alpha=0.7, markersize=3, mew=0)
+        _dot(ax, cell.mean, cell.sd, place - 0.17, "o", BLUE, "ours (light: each replicate)")
+
+
+def _dot(ax: Axes, mean: float, sd: float | None, place: float, marker: str, colour: str, label: str) -> None:
+    ax.errorbar(mean, place, xerr=sd, fmt=marker, color=colour, markersize=4, elinewidth=1.1, capsize=0, label=label)

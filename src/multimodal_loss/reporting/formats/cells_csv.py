@@ -1,0 +1,80 @@
+"""A table's cells as CSV, the form in which results are committed, and back."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable, with_published
+from multimodal_loss.reporting.analysis.paper import PaperNumber
+from multimodal_loss.reporting.layouts.base import Layout
+
+CSV_FIELDS = (
+    *("table", "row", "column", "metric", "paper_mean", "paper_sd", "mean", "sd", "n", "expected"),
+    *("difference", "distance", "state", "note", "values"),
+)
+REPLICATES = "replicates"  # after the others: files that were written before it was there lack it
+REFERENCE_FIELDS = ("reference_mean", "reference_sd")  # the further columns of a table on other data than the paper's
+
+
+def cells_csv(table: FilledTable) -> str:
+    """One line per cell, in the printed unit. `replicates` holds the ids of those that are there or expected, `values`
+    their values in the same order, empty where one is missing.
+    """
+    fields = [*CSV_FIELDS, REPLICATES, *(REFERENCE_FIELDS if table.has_reference else ())]
+    rows = [_row(table.layout.name, cell) for cell in table.cells.values()]
+    return pd.DataFrame(rows, columns=fields).to_csv(index=False, lineterminator="\n")
+
+
+def from_csv(layout: Layout, text: str, data_seeds: Mapping[str, Sequence[int]], machine: str = "") -> FilledTable:
+    """The table that `cells_csv` wrote; a cell of the layout that the file lacks is missing.
+
+    Raises ValueError or KeyError if the file holds other cells.
+    """
+    known = {(cell.row, cell.column): cell for cell in layout.cells}
+    cells = {place: with_published(FilledCell(cell, "missing", {}, ()), layout) for place, cell in known.items()}
+    frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    for line in frame.to_dict("records"):
+        cell = known.get((line["row"], line["column"]))
+        if cell is None or line["table"] != layout.name:
+            raise ValueError(f"{layout.name} has no cell {line['row']}, {line['column']}")
+        texts = line["values"].split(";") if line["values"] else []
+        ids = [int(one) for one in line[REPLICATES].split(";") if one] if REPLICATES in line else range(len(texts))
+        values = {one: float(text) for one, text in zip(ids, texts, strict=False) if text}
+        expected = tuple(ids)[: int(line["expected"])]
+        state: Any = line["state"]
+        cells[cell.row, cell.column] = with_published(FilledCell(cell, state, values, expected, line["note"]), layout)
+    return FilledTable(layout, cells, data_seeds, machine)
+
+
+def _row(table: str, cell: FilledCell) -> dict[str, object]:
+    paper, reference = (number or PaperNumber(None, None) for number in (cell.paper, cell.reference))
+    ids = sorted({*cell.expected, *cell.values})
+    numbers = {
+        "paper_mean": paper.mean,
+        "paper_sd": paper.sd,
+        "mean": cell.mean,
+        "sd": cell.sd,
+        "difference": cell.difference,
+        "distance": cell.distance,
+        "reference_mean": reference.mean,
+        "reference_sd": reference.sd,
+    }
+    return {
+        "table": table,
+        "row": cell.cell.row,
+        "column": cell.cell.column,
+        "metric": cell.cell.metric,
+        "n": cell.n,
+        "expected": len(cell.expected),
+        "state": cell.state,
+        "note": cell.note,
+        "values": ";".join(_exact(cell.values.get(one)) for one in ids),
+        REPLICATES: ";".join(map(str, ids)),
+    } | {name: _exact(value) for name, value in numbers.items()}
+
+
+def _exact(value: float | None) -> str:
+    """Eight decimals: enough to recompute from, few enough to hide the last bits of a float."""
+    return "" if value is None else f"{round(value, 8) + 0.0:.12g}"

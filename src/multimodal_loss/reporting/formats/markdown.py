@@ -1,0 +1,45 @@
+"""A table as Markdown."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from multimodal_loss.reporting.analysis.fill import FilledTable
+from multimodal_loss.reporting.formats.text import Footnotes, conventions, lines, says_nothing, summary
+
+
+def markdown(table: FilledTable, short: bool = False, title: bool = True) -> str:
+    """`short`, for the committed results: only the drawn columns, and no line that `says_nothing`; the summary counts
+    all cells. `title`: begin with the table's.
+    """
+    layout, footnotes = table.layout, Footnotes()
+    columns = [column for column in layout.columns if column.drawn or not short]
+    rows = []
+    for row in layout.rows:
+        said = lines(table, row, columns, footnotes)
+        said = [line for line in said if not (short and says_nothing(table, row, columns, *line))]
+        for i, (label, texts) in enumerate(said):
+            emphasised = [f"**{text}**" if label == "ours" and text else text for text in map(escape, texts)]
+            rows.append([f"**{escape(table.row_title(row))}**" if i == 0 else "", label, *emphasised])
+    body = plain_table([escape(layout.corner), "", *(escape(column.full_title) for column in columns)], rows)
+    notes = "".join(f"\n[{i}] {escape(note)}\n" for i, note in footnotes)
+    heading = f"**{escape(layout.title)}**\n\n" if title else ""
+    return (
+        f"{heading}{escape(table.description)}\n\n{body}\n\n{escape(summary(table))} {escape(conventions(table))}\n"
+        f"{notes}"
+    )
+
+
+def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:
+    """Texts that are Markdown already; all but the first `left` columns to the right."""
+    frame = pd.DataFrame([list(row) for row in rows], columns=list(header))
+    alignment = ["left"] * left + ["right"] * (len(header) - left)
+    return str(frame.to_markdown(index=False, disable_numparse=True, colalign=alignment))
+
+
+def escape(text: str) -> str:
+    """Plain text for Markdown, on one line."""
+    text = " ".join(text.split())
+    for letter in "\\`*_|[]<>":
+        text = text.replace(letter, {"<": "&lt;", ">": "&gt;"}.get(letter, "\\" + letter))
+    return text

@@ -1,0 +1,140 @@
+"""What a table is made of: rows, columns, cells, and the runs and pictures that are shown below it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from multimodal_loss.reporting.figures.base import Picture
+
+Overrides = tuple[str, ...]  # what one would type after `python -m multimodal_loss.train`
+Which = Overrides | str  # a run: by what is typed for it, or, where it is there already, by the name of its directory
+PaperKey = tuple[str, str, str]  # table, row, column in paper_tables.csv
+
+
+@dataclass(frozen=True)
+class Row:
+    key: str
+    title: str
+    group: str = ""  # neighbouring rows of the same group stand under one heading
+
+    @property
+    def full_title(self) -> str:
+        return f"{self.group}, {self.title}" if self.group else self.title
+
+
+@dataclass(frozen=True)
+class Column:
+    key: str
+    title: str
+    group: str = ""
+    scale: float = 100.0  # from the metric to what is printed: fractions become percent
+    decimals: int = 1
+    signed: bool = False  # a difference: printed with its sign
+    unit: str = "percent"
+    drawn: bool = True  # in the overview and on the terminal
+
+    @property
+    def full_title(self) -> str:
+        return f"{self.group} {self.title}" if self.group else self.title
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The run that fills it, the metric that it shows, and the paper's number for it."""
+
+    row: str
+    column: str
+    run: Which
+    # Split, fused or modalities/<name>, metric; or a replicate's entry such as `seconds`.
+    metric: str = "test/fused/ACC"
+    paper: PaperKey | None = None
+    minus: Overrides = ()  # a second run: the cell is the difference of the two, replicate by replicate
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A run in figures and the calibration table. Runs of the same `panel` (unimodal ones) share it in Figure 4."""
+
+    key: str
+    label: str
+    run: Which
+    panel: str = ""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One data condition, with the runs that are compared under it.
+
+    `pictures`: functions (condition, [(shown, run), ...]) that draw the finished runs. `judged`: whether calibration
+    and own predictions are listed; false where an earlier table lists the same runs. `without_pictures`: what to say
+    where none could be drawn.
+    """
+
+    key: str
+    title: str
+    shown: tuple[Shown, ...]
+    pictures: tuple[Callable[..., Iterator[Picture]], ...] = ()
+    judged: bool = True
+    without_pictures: str = ""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A table of expected cells. `profile` is the only profile whose runs may fill it.
+
+    `dataset`: the name of the only dataset whose runs can fill it, where there is one; `data`: what its data are called
+    in the list of tables. `reference`: the paper's numbers are of other data than the table's, so they are shown but
+    never compared. `compared`: the column on which every pair of rows is tested, where replicates are folds; empty for
+    none. `focus`: how the titles of the rows begin that the verdict is about. `pictures`: functions (table) that draw
+    its cells. `notice`: what must be said of all its numbers, on the page and in pictures.
+    """
+
+    name: str
+    title: str
+    description: str
+    command: str
+    rows: tuple[Row, ...]
+    columns: tuple[Column, ...]
+    cells: tuple[Cell, ...]
+    conditions: tuple[Condition, ...] = ()
+    profile: str = "full"
+    corner: str = ""  # the heading above the row titles
+    dataset: str = ""
+    data: str = ""
+    reference: bool = False
+    compared: str = ""
+    focus: str = ""
+    pictures: tuple[Callable[..., Iterator[Picture]], ...] = ()
+    notice: str = ""
+
+
+def swept(name: str, key: str) -> list[str]:
+    """The values of `key` in the sweep of conf/experiment/<name>.yaml, in its order."""
+    return [value.strip() for value in str(experiment(name).hydra.sweeper.params[key]).split(",")]
+
+
+@cache
+def experiment(name: str) -> Any:
+    """conf/experiment/<name>.yaml as it stands."""
+    return _config("experiment", name)
+
+
+def method_title(name: str) -> str:
+    from multimodal_loss.configuration import method_facts  # only here: Hydra takes a while to import
+
+    return str(method_facts(name)["title"])
+
+
+def dataset_title(name: str) -> str:
+    from omegaconf import OmegaConf
+
+    return str(OmegaConf.select(_config("dataset", name), "facts.dataset.title") or name)
+
+
+def _config(group: str, name: str) -> Any:
+    from omegaconf import OmegaConf
+
+    from multimodal_loss.configuration import CONFIG_DIR
+
+    return OmegaConf.load(CONFIG_DIR / group / f"{name}.yaml")

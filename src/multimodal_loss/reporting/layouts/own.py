@@ -1,0 +1,128 @@
+"""Tables of the runs that no table of the paper uses: a row for every one, whatever its dataset and method.
+
+Runs on other data, or split differently, stand in different tables: their numbers are not of the same test samples.
+Runs on inner folds have a table of their own, since what they call their test part is for tuning.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from multimodal_loss.reporting.figures.runs import RUN_PICTURES
+from multimodal_loss.reporting.layouts.base import Cell, Column, Condition, Layout, Row, Shown, method_title
+from multimodal_loss.results.collect import Run
+
+METRICS = ("ACC", "FM", "FW", "MCC", "AUC", "AP")
+# Which samples are in which part. Not the modalities: whichever a run uses, its samples are the same.
+SPLIT_SETTINGS = ("path", "folds", "groups", "split_seed")
+# What a run's numbers follow from; rows differ in these.
+SETTINGS = (*("dataset", "backbone", "fusion", "fusion_input", "optimizer", "scheduler", "trainer", "seeds", "folds"),)
+NOT_SETTINGS = re.compile(r"_dir$|\._partial_$|\.generated$")
+MOST_DRAWN = 12  # runs in one picture
+
+
+class Group(NamedTuple):
+    """What the runs of one table share."""
+
+    profile: str
+    generated: bool
+    data: str
+    inner: bool
+    split: tuple[str, ...]
+
+
+def own_layouts(runs: Iterable[Run]) -> list[Layout]:
+    """For each dataset title among the runs, a table per split and one of runs on inner folds."""
+    groups: dict[Group, list[Run]] = {}
+    for run in runs:
+        options = run.get("config/dataset")
+        options = options if isinstance(options, Mapping) else {}
+        inner = options.get("inner_folds") is not None
+        split = () if inner else tuple(f"dataset.{key}={options[key]}" for key in SPLIT_SETTINGS if key in options)
+        data = str(run.get("config/facts/dataset/title") or run.get("config/facts/dataset/name") or "unknown data")
+        group = Group(run.profile, run.is_of_generated_data, data, inner, split)
+        groups.setdefault(group, []).append(run)
+    layouts = []
+    for group, of_group in sorted(groups.items()):
+        splits = [other.split for other in groups if other.data == group.data and other.split]
+        differing = [setting for setting in group.split if any(setting not in other for other in splits)]
+        layouts.append(_layout(group, differing, of_group))
+    return layouts
+
+
+def _layout(group: Group, differing: Sequence[str], runs: Sequence[Run]) -> Layout:
+    """`differing` are the settings that tell this split from others of the same data."""
+    notices = [
+        *(["quick profile"] if group.profile != "full" else []),
+        *(["generated data"] if group.generated else []),
+    ]
+    title = ", ".join([group.data, *differing, *(["inner folds"] if group.inner else []), *notices])
+    name = _name(title)
+    rows = [Row(run.name, row) for run, row in zip(runs, _titles(runs), strict=True)]
+    part = "validation" if group.inner else "test"
+    finished = [(run, row) for run, row in zip(runs, rows, strict=True) if run.state == "done"][:MOST_DRAWN]
+    shown = tuple(Shown(row.key, row.title, row.key, row.title) for _, row in finished)
+    replicates = [replicate for run in runs for replicate in run.replicates.values()]
+    by_fold = bool(replicates) and all(replicate.get("fold") is not None for replicate in replicates)
+    compared = by_fold and not group.inner
+    if group.inner:
+        description = "Scores in percent on held-out inner folds of the training part, a row for every run: for "
+        description += "choosing settings, no test scores."
+    else:
+        description = "Test scores in percent, a row for every run with the same split of these data."
+        if compared:
+            description += " Two runs are compared over the folds in which both have the same test samples."
+        if len(runs) > MOST_DRAWN:
+            description += f" Pictures show the first {MOST_DRAWN} runs."
+    return Layout(
+        name=name,
+        title=f"Your runs: {title}",
+        description=description,
+        command=f"python -m multimodal_loss.train dataset={runs[0].get('config/facts/dataset/name')} ..."
+        "    # the command that started a run also continues it",
+        rows=tuple(rows),
+        columns=tuple(Column(metric, metric) for metric in METRICS),
+        cells=tuple(Cell(row.key, metric, row.key, f"{part}/fused/{metric}") for row in rows for metric in METRICS),
+        conditions=(Condition(name, group.data, shown, RUN_PICTURES),) if shown and not group.inner else (),
+        profile=group.profile,
+        corner="Run",
+        compared="ACC" if compared else "",
+        focus=method_title("multimodal"),
+        notice="; ".join(notices).upper(),
+    )
+
+
+def _name(title: str) -> str:
+    """For files. Titles that differ only in signs, such as two paths, still have names of their own."""
+    plain = re.sub(r"\W+", "_", title)[:80]
+    return f"own_{plain}" if plain == title else f"own_{plain}_{hashlib.sha256(title.encode()).hexdigest()[:6]}"
+
+
+def _titles(runs: Sequence[Run]) -> list[str]:
+    """Backbone and method, and, where two runs share them, the settings that tell these apart."""
+    plain = [_title(run) for run in runs]
+    settings = [dict(_settings({key: run.get(f"config/{key}") for key in SETTINGS})) for run in runs]
+    titles = []
+    for i, title in enumerate(plain):
+        twins = [settings[j] for j, other in enumerate(plain) if other == title]
+        keys = dict.fromkeys(key for twin in twins for key in twin)
+        differing = [key for key in keys if any(twin.get(key) != settings[i].get(key) for twin in twins)]
+        titles.append(", ".join([title, *(f"{key}={settings[i].get(key, 'none')}" for key in differing)]))
+    return titles
+
+
+def _title(run: Run) -> str:
+    parts = [run.get(f"config/facts/{part}/title") for part in ("backbone", "method")]
+    return ", ".join(str(part) for part in parts if part) or run.name
+
+
+def _settings(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Settings by their keys; what is built is named by its class."""
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _settings(value, f"{prefix}{key}.")
+        elif key == "_target_":
+            yield prefix.rstrip("."), str(value).rpartition(".")[2]
+        elif value is not None and not NOT_SETTINGS.search(f"{prefix}{key}"):
+            yield f"{prefix}{key}", str(value)

@@ -1,0 +1,247 @@
+"""Tables 5 and 6, Figure 5 and Appendix C: on the paper's 34 TCGA classes, and on smaller real datasets.
+
+Replicates are the five folds. The smaller datasets are not the paper's: their titles say so, and the paper's numbers
+stand beside theirs as a reference only.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+from multimodal_loss.reporting.analysis.paper import paper_numbers
+from multimodal_loss.reporting.figures import proxies
+from multimodal_loss.reporting.figures.runs import RUN_PICTURES
+from multimodal_loss.reporting.figures.tables import against_rows, overview
+from multimodal_loss.reporting.layouts.base import (
+    Cell,
+    Column,
+    Condition,
+    Layout,
+    Overrides,
+    PaperKey,
+    Row,
+    Shown,
+    dataset_title,
+    method_title,
+    swept,
+)
+
+PAPER_DATASET = "tcga"
+DATASETS = (PAPER_DATASET, "tcga_subtypes", "tcga_brca", "tcga_kipan")
+
+ACC = Column("ACC", "ACC", decimals=2)
+TIME = Column("time_min", "Time (min)", scale=1 / 60, unit="minutes")
+TABLE_5_COLUMNS = (
+    ACC,
+    *(Column(metric, metric, decimals=2) for metric in ("FW", "AUC", "MCC", "AP")),
+    TIME,
+    *(
+        Column(f"{metric}_{average}", f"{metric} {average}", group="Other averages", decimals=2, drawn=False)
+        for metric in ("AUC", "AP")
+        for average in ("weighted", "micro")
+    ),
+)
+PROXY_COLUMNS = tuple(
+    Column(kind, f"{kind} proxies", scale=1.0, unit="proxies per class") for kind in ("used", "distinct")
+)
+
+# Rows of Table 5 that are not simply a method: where in its run the prediction is, and the paper's row.
+PARTS = {
+    "multitask": (
+        (Row("multitask/GE", "Multitask GE"), "modalities/GE", "multitask/GE"),
+        (Row("multitask/DM", "Multitask DM"), "modalities/DM", "multitask/DM"),
+        (Row("ensemble", "Ensemble"), "fused", "ensemble/GE_DM"),
+    ),
+    "unimodal_1_logits": ((Row("alone/GE", "MOMA GE alone"), "fused", ""),),
+    "unimodal_2_logits": ((Row("alone/DM", "MOMA DM alone"), "fused", ""),),
+    "logistic_1": ((Row("logistic/GE", "Logistic regression GE"), "fused", ""),),
+    "logistic_2": ((Row("logistic/DM", "Logistic regression DM"), "fused", ""),),
+    "logistic": ((Row("logistic/GE_DM", "Logistic regression GE + DM"), "fused", ""),),
+}
+LAST = {"logistic": "Logistic regression", "unimodal": "MOMA alone"}  # rows that stand last, and share a panel
+
+# Rows of Table 6 and the paper's row for each. Where the paper's words have two readings, both.
+VARIANTS = {
+    "multimodal": (Row("multimodal", "MultiModal, full"), "multimodal"),
+    "hard_global": (Row("hard_global", "the closest proxy of all", "Hard attention"), "hard_attention"),
+    "hard_per_class": (Row("hard_per_class", "the closest of each class", "Hard attention"), "hard_attention"),
+    "over_proxies": (Row("proxy", "as written", "Normalised over proxies"), "norm_axis_proxy"),
+    "over_proxies_times_k": (Row("proxy_times_k", "times K (control)", "Normalised over proxies"), ""),
+    "no_attention": (Row("none_sum", "the sum of outputs stays", "Without attention"), "no_attention"),
+    "no_attended_output": (Row("none_zero", "no attended output", "Without attention"), "no_attention"),
+    "over_proxies_no_attention": (
+        Row("proxy+none_sum", "the sum of outputs stays", "Both"),
+        "norm_axis_proxy+no_attention",
+    ),
+    "over_proxies_no_attended_output": (
+        Row("proxy+none_zero", "no attended output", "Both"),
+        "norm_axis_proxy+no_attention",
+    ),
+}
+NOTHING_STORED = (
+    "No pictures: none of these runs has stored its training outputs and proxies. To draw them, delete the run "
+    "directories and train again with store_training_outputs=true."
+)
+FIGURE_5_CAPTION = "Mean over folds, the sample standard deviation shaded, every fold a light dot."
+
+
+def layouts() -> list[Layout]:
+    return [make(dataset) for make in (table_5, table_6, figure_5, appendix_c) for dataset in DATASETS]
+
+
+def table_5(dataset: str) -> Layout:
+    rows, cells, shown = [], [], []
+    for method in sorted(swept("table_5", "method"), key=lambda method: [method.startswith(one) for one in LAST]):
+        run = ("experiment=table_5", f"dataset={dataset}", f"method={method}")
+        parts = PARTS.get(method, ((Row(method, method_title(method)), "fused", method),))
+        for row, source, paper in parts:
+            rows.append(row)
+            cells += [Cell(row.key, c.key, run, _metric(c, source), _paper("5", paper, c.key)) for c in TABLE_5_COLUMNS]
+        label = "Multitask and ensemble" if len(parts) > 1 else parts[0][0].title
+        panel = next((panel for one, panel in LAST.items() if method.startswith(one)), method_title(method))
+        shown.append(Shown(method, label, run, panel))
+    return _layout(
+        "table_5",
+        dataset,
+        "accuracy of the fusions",
+        "Test metrics in percent over five folds; gene expression (GE) and DNA methylation (DM) through MOMA. AUC and "
+        "AP: one class against the rest, plain mean over classes. The multitask rows and the ensemble are one run. "
+        "Networks of one modality alone, and logistic regression, are not in the paper.",
+        rows,
+        TABLE_5_COLUMNS,
+        cells,
+        Condition("", "", tuple(shown), RUN_PICTURES),
+    )
+
+
+def table_6(dataset: str) -> Layout:
+    columns = (ACC, TIME, *PROXY_COLUMNS)
+    return _layout(
+        "table_6",
+        dataset,
+        "parts of the MultiModal loss",
+        "Test accuracy in percent over five folds without parts of the loss. Where the paper's words have two readings "
+        "both stand here, beside the same number of the paper. Times K undoes the smaller class scores that come with "
+        "normalising over the proxies. Proxies: how many of a class's 20 are the closest of their class to one of its "
+        "training samples (used), and point elsewhere than the others (distinct); mean over classes.",
+        [row for _, row, _, _ in _variants(dataset)],
+        columns,
+        [
+            Cell(row.key, column.key, run, _metric(column), _paper("6", paper, column.key))
+            for _, row, run, paper in _variants(dataset)
+            for column in columns
+        ],
+    )
+
+
+def figure_5(dataset: str) -> Layout:
+    columns = (ACC, TIME, *PROXY_COLUMNS)
+    numbers = swept("figure_5", "fusion.proxies_per_class")
+    cells = [
+        Cell(
+            f"proxies_per_class={k}",
+            column.key,
+            ("experiment=figure_5", f"dataset={dataset}", f"fusion.proxies_per_class={k}"),
+            _metric(column),
+            _paper("6", "multimodal" if k == "20" else "", column.key),
+        )
+        for k in numbers
+        for column in columns
+    ]
+    return _layout(
+        "figure_5",
+        dataset,
+        "accuracy and time against proxies per class",
+        f"MultiModal with {numbers[0]} to {numbers[-1]} proxies per class: test accuracy in percent and minutes to "
+        "early stopping over five folds. The paper gives numbers for 20 alone.",
+        [Row(f"proxies_per_class={k}", k) for k in numbers],
+        columns,
+        cells,
+        corner="Proxies per class",
+    )
+
+
+def appendix_c(dataset: str) -> Layout:
+    columns = tuple(Column(kind, kind, scale=1.0, unit="per class") for kind in ("alive", "used", "distinct"))
+    variants = list(_variants(dataset))
+    return _layout(
+        "appendix_c",
+        dataset,
+        "what the proxies learn",
+        "Of the 20 proxies of a class: how many are not zero (alive), are the closest of their class to one of its "
+        "training samples (used), and point elsewhere than the others (distinct); mean over classes, five folds. The "
+        "paper judges by eye, on its own data: about 10 in full, 1 to 3 with the other axis, 1 without attention too. "
+        "Its pictures are drawn below, for the first fold.",
+        [row for _, row, _, _ in variants],
+        columns,
+        [Cell(row.key, c.key, run, metric=f"proxies/{c.key}") for _, row, run, _ in variants for c in columns],
+        Condition(
+            "",
+            "",
+            tuple(Shown(method, row.full_title, run) for method, row, run, _ in variants),
+            (partial(proxies.pictures, png="appendix_c"),),
+            judged=False,
+            without_pictures=NOTHING_STORED,
+        ),
+    )
+
+
+def _layout(
+    name: str,
+    dataset: str,
+    subject: str,
+    description: str,
+    rows: Sequence[Row],
+    columns: tuple[Column, ...],
+    cells: Sequence[Cell],
+    condition: Condition | None = None,
+    corner: str = "Method",
+) -> Layout:
+    """The layout under the name and title that its dataset gives it."""
+    item, command = name.replace("_", " ").capitalize(), f"make reproduce-{name.replace('_', '-')}"
+    item = item.replace(" c", " C")
+    data, is_papers = dataset_title(dataset), dataset == PAPER_DATASET
+    if is_papers:
+        key, title = name, f"{item}: {subject}, {data}"
+        description += f" DATASET={{{', '.join(DATASETS[1:])}}} behind the command computes it on smaller data."
+    else:
+        key, title = f"{name}_{dataset}", f"{item} on {dataset}, not the paper's data: {data}"
+        command += f" DATASET={dataset}"
+    is_compared, is_figure = name in ("table_5", "table_6"), name == "figure_5"
+    curve = partial(against_rows, title="Figure 5", caption=FIGURE_5_CAPTION, png=name)
+    return Layout(
+        key,
+        title,
+        description,
+        command,
+        tuple(rows),
+        columns,
+        tuple(cells),
+        (replace(condition, key=key, title=data),) if condition else (),
+        corner=corner,
+        dataset=dataset,
+        data=data,
+        reference=not is_papers,
+        compared="ACC" if is_compared else "",
+        focus=method_title("multimodal"),
+        pictures=(curve,) if is_figure else (overview,) if is_compared else (),
+    )
+
+
+def _variants(dataset: str) -> Iterator[tuple[str, Row, Overrides, str]]:
+    """Method, row, run and the paper's row of each variant of the loss."""
+    for method in swept("table_6", "method"):
+        row, paper = VARIANTS.get(method, (Row(method, method_title(method)), ""))
+        yield method, row, ("experiment=table_6", f"dataset={dataset}", f"method={method}"), paper
+
+
+def _metric(column: Column, source: str = "fused") -> str:
+    if column is TIME:
+        return "seconds"
+    return f"proxies/{column.key}" if column in PROXY_COLUMNS else f"test/{source}/{column.key}"
+
+
+def _paper(table: str, row: str, column: str) -> PaperKey | None:
+    """The key of the paper's number; None where its table has no such place."""
+    key = (table, row, column)
+    return key if key in paper_numbers() else None
