@@ -39,13 +39,7 @@ def study(tmp_path: Path) -> Path:
 @pytest.fixture
 def overrides(study: Path, tmp_path: Path) -> list[str]:
     return [
-        *(
-            "dataset=tables",
-            f"dataset.path={study}",
-            "backbone=moma",
-            "backbone.modules=16",
-            "optimizer.weight_decay=1e-3",
-        ),
+        *("dataset=tables", f"dataset.path={study}", "backbone=moma", "backbone.modules=16", "optimizer.weight_decay=1e-3"),
         *("trainer.max_epochs=30", "optimizer.lr=5e-3", "threads=1", "device=cpu", "progress=false"),
         f"output_dir={tmp_path}/runs",
     ]

@@ -122,9 +122,7 @@ def test_both_paths_are_equal_over_50_steps_with_early_stopping(
 
 
 @pytest.mark.parametrize("rows", [60, 431])
-@pytest.mark.parametrize(
-    "fusion", [SumCrossEntropy, ConcatenationCrossEntropy, SoftTriple, ProxyAnchor, MultiModalLoss]
-)
+@pytest.mark.parametrize("fusion", [SumCrossEntropy, ConcatenationCrossEntropy, SoftTriple, ProxyAnchor, MultiModalLoss])
 @pytest.mark.parametrize("classes", [2, 3])
 def test_a_replicate_ends_in_the_same_bits_whichever_others_train_beside_it(
     fusion: Callable[..., Fusion], classes: int, rows: int
