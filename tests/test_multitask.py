@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from multimodal_loss.training.logistic import fit_logistic, train_logistic
 from sklearn.linear_model import LogisticRegression
 
 from multimodal_loss.backbones import MLP, Linear
@@ -11,7 +12,6 @@ from multimodal_loss.datasets import MultimodalData, Split
 from multimodal_loss.errors import UserError
 from multimodal_loss.fusion import Multitask, SumCrossEntropy, Unimodal
 from multimodal_loss.training.evaluate import fit_ensemble, predict, scores_of
-from multimodal_loss.training.logistic import fit_logistic, train_logistic
 from multimodal_loss.training.replicate import Replicate, make_replicate
 
 CPU = torch.device("cpu")
