@@ -7,14 +7,14 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from multimodal_loss.reporting.provenance import provenance
+from multimodal_loss.reporting.significance import Comparison
 from rich.console import Console
 
 from golden.fakes import fake_name, fake_result, write_run
 from multimodal_loss.report import report
 from multimodal_loss.reporting import significance, tables
 from multimodal_loss.reporting.layouts import LAYOUTS
-from multimodal_loss.reporting.provenance import provenance
-from multimodal_loss.reporting.significance import Comparison
 from multimodal_loss.results.collect import read_runs
 
 ROOT = Path(__file__).parents[1]

@@ -174,7 +174,9 @@ def test_the_quick_profile_stands_alone_and_is_labelled(tmp_path: Path) -> None:
     page = report(tmp_path / "runs", tmp_path / "report", ["quick"], plan=fake_plan, console=quiet())
     assert "QUICK PROFILE" in page.read_text() and "85.0 ± 7.1" in page.read_text()
     full = report(tmp_path / "runs", tmp_path / "full", plan=fake_plan, console=quiet())
-    assert "Your runs: synthetic title, quick profile" in full.read_text() and '<section id="table' not in full.read_text()
+    assert (
+        "Your runs: synthetic title, quick profile" in full.read_text() and '<section id="table' not in full.read_text()
+    )
     for names, results in ((["quick", "table_1"], None), (["quick"], tmp_path / "results")):
         with pytest.raises(UserError, match="quick profile is reported alone"):
             report(tmp_path / "runs", tmp_path / "report", names, results, plan=fake_plan, console=quiet())
