@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.utils.checkpoint
 import yaml
 from torch import Tensor
 
@@ -429,3 +430,12 @@ def test_hooks_say_json_numbers_and_tensors(fusion: Fusion) -> None:
 def test_repr_shows_the_options() -> None:
     assert repr(fusions.SumCrossEntropy(3, 2)) == "SumCrossEntropy(num_classes=3, num_modalities=2, ignore_index=-100)"
     assert "gamma=0.2, variant='paper'" in repr(fusions.MultiModalLoss(3, 2, gamma=0.2, variant="paper"))
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_goes_through_checkpointing(any_fusion: Fusion, reentrant: bool) -> None:
+    scores, target = draw(any_fusion)
+    expected = gradients(any_fusion, scores, target)
+    torch.utils.checkpoint.checkpoint(any_fusion, scores, target, use_reentrant=reentrant).backward()
+    for tensor, wanted in zip([scores, *any_fusion.parameters()], expected, strict=True):
+        assert tensor.grad is not None and torch.equal(tensor.grad, wanted)

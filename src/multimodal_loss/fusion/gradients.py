@@ -61,8 +61,8 @@ class _Attach(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
-        count = len(ctx.saved_tensors) // 2
-        gradients, inputs = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        saved = ctx.saved_tensors  # once: torch.utils.checkpoint unpacks no tensor twice
+        gradients, inputs = saved[: len(saved) // 2], saved[len(saved) // 2 :]
         if torch.is_grad_enabled() and ctx.plain is not None:
             with without_autocast(incoming):
                 loss = ctx.plain(*inputs)
