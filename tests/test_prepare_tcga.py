@@ -395,10 +395,18 @@ HEAD = b"id\ta\tb\n"
         ("m.tsv", HEAD + b"x\t1\t2\ny\t1\t1e99\n", r"line 3: "),
         ("m.tsv", HEAD + b"x\t1\t2\nnothing here\n", r"line 3: 1 columns where line 1 has 3"),
         ("m.tsv", HEAD + b"x\t1\t2\ny\t1\t\xff\n", r"line 3: "),
-        ("m.tsv.gz", gzip.compress(HEAD + b"x\t1\t2\n" * 500)[:-12], r"ends in the middle of its gzip stream"),
-        ("m.tsv.gz", gzip.compress(HEAD + b"x\t1\t2\n")[:-8] + b"\0" * 8, r"damaged gzip file"),
-        ("m.tsv.gz", b"<html>not found</html>", r"damaged gzip file"),
-        ("m.tsv.gz", b"", r"ends in the middle"),
+        (
+            "m.tsv.gz",
+            gzip.compress(HEAD + b"x\t1\t2\n" * 500)[:-12],
+            r"cannot read .*m.tsv.gz: Truncated compressed stream; get the file again",
+        ),
+        (
+            "m.tsv.gz",
+            gzip.compress(HEAD + b"x\t1\t2\n")[:-8] + b"\0" * 8,
+            r"cannot read .*m.tsv.gz: zlib inflate failed: .*; get the file again",
+        ),
+        ("m.tsv.gz", b"<html>not found</html>", r"cannot read .*m.tsv.gz: zlib inflate failed: .*; get the file again"),
+        ("m.tsv.gz", b"", r"m.tsv.gz: the file is empty; get it again"),
     ],
     # Named: made from the bytes, the names would hold gzip's time stamp, and two workers would collect different tests.
     ids=[

@@ -34,32 +34,17 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from torch import Tensor
 
+from multimodal_loss.datasets import table_files as files
 from multimodal_loss.datasets.base import Dataset, MultimodalData, Split, require_names
 from multimodal_loss.datasets.cache import key_of, sha256
-from multimodal_loss.datasets.table_files import (
-    LABELS,
-    SPLITS,
-    Table,
-    blocks,
-    check_cells,
-    class_order,
-    counted,
-    first_repeated,
-    listed,
-    modality_files,
-    quoted,
-    read_ids,
-    read_labels,
-    read_table,
-    warn,
-    where,
-)
+from multimodal_loss.datasets.table_files import LABELS, SPLITS, Table, counted, listed, quoted, warn, where
 from multimodal_loss.errors import UserError, require_choice, require_number
 
 Stats = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 
+@dataclass(eq=False)
 class TablesDataset(Dataset):
     """One modality per file of a folder.
 
@@ -79,53 +64,42 @@ class TablesDataset(Dataset):
             `groups`): inner fold `inner_fold` is both the validation and the test part, the rest is the training part,
             and no test sample of the outer split plays any role.
 
-    `num_folds` is None where labels.csv has one fixed split. It and `modalities` look at the files.
+    `num_folds` is None where labels.csv has one fixed split.
 
     Raises UserError, naming file, line and column, for what is wrong with the files or the options.
     """
 
     version: ClassVar[int] = 1
 
-    def __init__(
-        self,
-        path: str | Path,
-        label: str = "tables",
-        modalities: Sequence[str] | None = None,
-        missing: str = "error",
-        folds: int = 5,
-        split_seed: int = 0,
-        groups: str = "auto",
-        top_variance: int | None = None,
-        standardise: bool = True,
-        impute: str | None = None,
-        classes: Sequence[str] | None = None,
-        inner_folds: int | None = None,
-        inner_fold: int | None = None,
-    ) -> None:
-        require_choice("dataset.missing", missing, ("error", "drop"))
-        require_choice("dataset.groups", groups, ("auto", "none"))
-        require_choice("dataset.impute", impute, (None, "mean"))
-        require_number("dataset.split_seed", split_seed, integer=True)
-        if top_variance is not None:
-            require_number("dataset.top_variance", top_variance, positive=True, integer=True)
-        for key, value in (("folds", folds), ("inner_folds", inner_folds)):
-            if value is not None:
-                require_number(f"dataset.{key}", value, integer=True)
-                if value < 2:
+    path: str | Path
+    label: str = "tables"
+    modalities: Sequence[str] | None = None
+    missing: str = "error"
+    folds: int = 5
+    split_seed: int = 0
+    groups: str = "auto"
+    top_variance: int | None = None
+    standardise: bool = True
+    impute: str | None = None
+    classes: Sequence[str] | None = None
+    inner_folds: int | None = None
+    inner_fold: int | None = None
+
+    def __post_init__(self) -> None:
+        require_choice("dataset.missing", self.missing, ("error", "drop"))
+        require_choice("dataset.groups", self.groups, ("auto", "none"))
+        require_choice("dataset.impute", self.impute, (None, "mean"))
+        for key in ("split_seed", "top_variance", "folds", "inner_folds", "inner_fold"):
+            if (value := getattr(self, key)) is not None:
+                require_number(f"dataset.{key}", value, positive=key == "top_variance", integer=True)
+                if key.endswith("folds") and value < 2:
                     raise UserError(f"dataset.{key}={value}: give two or more")
-        if (inner_folds is None) != (inner_fold is None):
+        if (self.inner_folds is None) != (self.inner_fold is None):
             raise UserError("dataset.inner_folds and dataset.inner_fold: give both, or neither")
-        if inner_folds is not None and inner_fold is not None:
-            require_number("dataset.inner_fold", inner_fold, integer=True)
-            if inner_fold >= inner_folds:
-                raise UserError(f"dataset.inner_fold={inner_fold}: must lie in 0..{inner_folds - 1} (inner_folds)")
-        self.folder = Path(path).expanduser()
-        self.missing, self.impute, self.groups = missing, impute, groups
-        self.folds, self.split_seed = folds, split_seed
-        self.top_variance, self.standardise = top_variance, standardise
-        self.inner_folds, self.inner_fold = inner_folds, inner_fold
-        self._wanted = None if modalities is None else _texts(modalities)
-        self._class_names = None if classes is None else _texts(classes)
+        if self.inner_folds is not None and self.inner_fold is not None and self.inner_fold >= self.inner_folds:
+            raise UserError(
+                f"dataset.inner_fold={self.inner_fold}: must lie in 0..{self.inner_folds - 1} (inner_folds)"
+            )
         self._loaded: tuple[int | None, MultimodalData] | None = None
 
     def load(self, fold: int | None = None) -> MultimodalData:
@@ -142,22 +116,35 @@ class TablesDataset(Dataset):
 
     def fingerprint(self) -> str:
         """Of the bytes of labels.csv and of the files that are read: of all where `missing` drops samples."""
-        files = [path for name, path in self._files.items() if name in self.modalities or self.missing == "drop"]
+        read = [path for name, path in self._files.items() if name in self._names or self.missing == "drop"]
         try:
-            return key_of({path.name: sha256(path) for path in (self.folder / LABELS, *files)})
+            return key_of({path.name: sha256(path) for path in (self._labels_path, *read)})
         except OSError as error:
             raise UserError(f"cannot read {error.filename}: {error.strerror or error}") from error
 
     def require_files(self) -> None:
-        _ = self.modalities, self._labels  # looked at once
+        _ = self._names, self._labels  # looked at once
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.path).expanduser()
+
+    @property
+    def _labels_path(self) -> Path:
+        return self.folder / LABELS
+
+    @cached_property
+    def _class_names(self) -> tuple[str, ...] | None:
+        return None if self.classes is None else _texts(self.classes)
 
     @cached_property
     def _files(self) -> dict[str, Path]:
-        return modality_files(self.folder)
+        return files.modality_files(self.folder)
 
     @cached_property
-    def modalities(self) -> tuple[str, ...]:
-        names = tuple(self._files) if self._wanted is None else self._wanted
+    def _names(self) -> tuple[str, ...]:
+        """Of the modalities that are read."""
+        names = tuple(self._files) if self.modalities is None else _texts(self.modalities)
         require_names("modalities", names, self._files)
         return names
 
@@ -170,12 +157,13 @@ class TablesDataset(Dataset):
     @cached_property
     def _labels(self) -> pd.DataFrame:
         """labels.csv, checked; without the column `group` where it is to be ignored."""
-        labels, path = read_labels(self.folder / LABELS), self.folder / LABELS
+        path = self._labels_path
+        labels = files.read_labels(path)
         if self._class_names is not None:
-            if first_repeated(self._class_names) is not None:
+            if files.first_repeated(self._class_names) is not None:
                 raise UserError(f"dataset.classes={list(self._class_names)}: name each class once")
             wanted = f"in dataset.classes ({listed(self._class_names)})"
-            check_cells(path, labels, "label", set(self._class_names).__contains__, wanted)
+            files.check_cells(path, labels, "label", set(self._class_names).__contains__, wanted)
         if self.groups == "none":
             return labels.drop(columns="group", errors="ignore")
         parts = [column for column in ("fold", "split") if column in labels]
@@ -192,7 +180,7 @@ class TablesDataset(Dataset):
     def _check_fold(self, fold: int | None) -> None:
         if self.num_folds is None:
             if fold is not None:
-                raise UserError(f"folds={fold}: {self.folder / LABELS} has one fixed split; set folds=null")
+                raise UserError(f"folds={fold}: {self._labels_path} has one fixed split; set folds=null")
         elif fold is None or not 0 <= fold < self.num_folds:
             given = "null" if fold is None else fold
             raise UserError(f"folds={given}: {self.folder} has folds 0 to {self.num_folds - 1}; name some of them")
@@ -211,22 +199,22 @@ class TablesDataset(Dataset):
             train=splits["train"],
             validation=splits.get("validation"),
             test=splits["validation" if self.inner_folds is not None else "test"],
-            modalities=self.modalities,
+            modalities=self._names,
             classes=samples.classes,
             fingerprint=_digest(splits.values()),
         )
 
     @cached_property
     def _samples(self) -> "Samples":
-        tables = {name: read_table(self._files[name], self.impute) for name in self.modalities}
+        tables = {name: files.read_table(self._files[name], self.impute) for name in self._names}
         rows_of = {table.path: table.rows for table in tables.values()}
         if self.missing == "drop":
             unread = [path for path in self._files.values() if path not in rows_of]
-            rows_of |= {path: read_ids(path) for path in unread}
+            rows_of |= {path: files.read_ids(path) for path in unread}
         labels = self._matched(rows_of)
-        classes = class_order(labels["label"]) if self._class_names is None else self._class_names
+        classes = files.class_order(labels["label"]) if self._class_names is None else self._class_names
         if len(classes) < 2:
-            raise UserError(f"{self.folder / LABELS}: all samples have the label {listed(classes)}; give two or more")
+            raise UserError(f"{self._labels_path}: all samples have the label {listed(classes)}; give two or more")
         target = pd.Categorical(labels["label"], classes).codes
         rows = tuple(np.array([t.rows[i] for i in labels["id"]], dtype=np.int64) for t in tables.values())
         return Samples(labels, classes, target.astype(np.int64), tuple(tables.values()), rows)
@@ -253,7 +241,7 @@ class TablesDataset(Dataset):
 
     def _parts(self, fold: int | None) -> dict[str, Index]:
         """Positions among the samples of every part. Raises UserError for a part, or a class to train on, without."""
-        parts, samples, path = self._outer_parts(fold), self._samples, self.folder / LABELS
+        parts, samples, path = self._outer_parts(fold), self._samples, self._labels_path
         if self.inner_folds is not None and self.inner_fold is not None:
             train = parts["train"]
             kept, held_out = self._stratified(train, self.inner_folds, self.inner_fold, "inner_folds")
@@ -280,7 +268,7 @@ class TablesDataset(Dataset):
 
     def _stratified(self, positions: Index, folds: int, fold: int, option: str) -> tuple[Index, Index]:
         """Where, in `positions`, the training and the held-out part of one fold are."""
-        samples, path = self._samples, self.folder / LABELS
+        samples, path = self._samples, self._labels_path
         target = samples.target[positions]
         for c, count in enumerate(np.bincount(target, minlength=len(samples.classes))):
             if count < folds:
@@ -323,7 +311,7 @@ class Scaling:
     def apply(self, table: Table, rows: Index) -> Tensor:
         """Features (len(rows), len(columns)). Raises UserError for a value that float32 no longer holds."""
         out = np.empty((len(rows), len(self.columns)), dtype=np.float32)
-        for part in blocks(len(rows), table.values.shape[1]):
+        for part in files.blocks(len(rows), table.values.shape[1]):
             block = np.take(table.values[rows[part]], self.columns, axis=1).astype(np.float64)
             block = np.where(np.isnan(block), self.fill, block)
             with np.errstate(over="ignore"):
@@ -341,7 +329,7 @@ def fit_scaling(table: Table, rows: Index, top_variance: int | None, standardise
 
     Warns of, and leaves out, features that are constant there. Raises UserError if none is left.
     """
-    parts = (_moments(table.values[rows, part]) for part in blocks(table.values.shape[1], len(rows)))
+    parts = (_moments(table.values[rows, part]) for part in files.blocks(table.values.shape[1], len(rows)))
     mean, variance, varies = (np.concatenate(moment) for moment in zip(*parts, strict=True))
     constant = [name for name, kept in zip(table.features, varies, strict=True) if not kept]
     if len(constant) == len(table.features):

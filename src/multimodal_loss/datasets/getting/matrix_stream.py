@@ -9,7 +9,6 @@ import io
 import json
 import re
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -107,6 +106,8 @@ def reduce_lines(job: Pass, state: Path, moved: Callable[[int], None] = lambda p
         if time.monotonic() - saved >= SAVE_SECONDS:
             _save(state, job, means, line, complete=False)
             saved = time.monotonic()
+    if not line:
+        raise UserError(f"{job.path}: the file is empty; get it again")
     _save(state, job, means, line, complete=True)
     return means
 
@@ -197,26 +198,14 @@ def _line_blocks(path: Path, size: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _text(path: Path, size: int) -> Iterator[tuple[int, bytes]]:
-    """The text of each `size` bytes of the file, and the position. A gzip file may have several members (bgzip)."""
+    """The text of the file, `size` bytes at a time, and the position. A gzip file may have several members (bgzip)."""
     try:
-        with open(path, "rb") as file:
-            zipped, end = path.suffix == ".gz", path.stat().st_size
-            decoder = zlib.decompressobj(31)
-            while raw := file.read(size):
-                if not zipped:
-                    yield file.tell(), raw
-                    continue
-                while raw:
-                    yield file.tell(), decoder.decompress(raw)
-                    raw = decoder.unused_data
-                    if decoder.eof and (raw or file.tell() < end):
-                        decoder = zlib.decompressobj(31)
-            if zipped and not decoder.eof:
-                raise UserError(f"{path}: ends in the middle of its gzip stream; get the file again")
-    except zlib.error as error:
-        raise UserError(f"{path}: damaged gzip file ({error}); delete it and start the same command again") from error
+        with pa.OSFile(str(path)) as file:
+            text = pa.CompressedInputStream(file, "gzip") if path.suffix == ".gz" else file
+            while block := text.read(size):
+                yield file.tell(), block
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}; get the file again") from error
 
 
 def _save(state: Path, job: Pass, means: GeneMeans, line: int, complete: bool) -> None:
