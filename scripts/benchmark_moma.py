@@ -126,6 +126,9 @@ def main() -> None:
         return
     contestants = [Contestant(source) for source in (SOURCE, options.against) if source is not None]
     print(f"milliseconds of an epoch, 1 thread, medians of {options.rounds} rounds of {EPOCHS} epochs")
+    if options.against is not None:
+        commit = ["git", "-C", str(options.against), "rev-parse", "--short", "HEAD"]
+        print("other: commit", subprocess.check_output(commit, text=True).strip())
     own_minutes, other_minutes = 0.0, 0.0
     for name, table in TABLES.items():
         for row in FUSIONS:
