@@ -1,14 +1,14 @@
 """How long an epoch of Table 5 takes: MOMA, a fusion and Adam on random data of the real tables' sizes.
 
-    python scripts/benchmark_moma.py [--against OTHER/src] [--rounds 3]
+    python scripts/benchmark_moma.py [--against OTHER/src] [--rounds 5]
 
-With --against, beside the package in another checkout (`git worktree add ../other COMMIT`): each takes turns in
-processes of its own, one thread each, and what the whole table takes is weighed by the minutes that the rows of the
+With --against, beside the package in another checkout (`git worktree add ../other COMMIT`): both take turns, each in a
+process of its own with one thread, and what the whole table takes is weighed by the minutes that the rows of the
 committed table took while attention went through harmonics (outputs/results/table_5_*, one fold, at commit e8dd3f0).
+Times are those of the processor, so that a busy machine counts less.
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -67,20 +67,14 @@ TABLES = {
 }
 
 
-def measure() -> dict[str, dict[str, float]]:
-    """Median milliseconds of an epoch, by table and row, of the package that this process imports."""
-    import torch
-
-    torch.set_num_threads(1)
-    return {name: {row: 1000 * epoch_seconds(table, row) for row in FUSIONS} for name, table in TABLES.items()}
-
-
 def epoch_seconds(table: Table, row: str) -> float:
+    """The median over some epochs, with the package that this process imports."""
     import torch
 
     from multimodal_loss import fusion
     from multimodal_loss.backbones import MOMA
 
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     widths = table.features[:1] if row == "alone" else table.features
     network = MOMA([(width,) for width in widths], table.classes, table.modules.get(row, 32))
@@ -90,51 +84,59 @@ def epoch_seconds(table: Table, row: str) -> float:
     target = torch.randint(table.classes, (table.samples,))
     seconds = []
     for _ in range(EPOCHS + 2):
-        start = time.perf_counter()
+        start = time.process_time()
         optimizer.zero_grad()
         scores = network(inputs)
         loss(scores if row in ("multitask", "alone") else scores.softmax(dim=-1), target).backward()
         optimizer.step()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     return statistics.median(seconds[2:])
 
 
-def measure_apart(source: Path) -> dict[str, dict[str, float]]:
-    """`measure` in a process that imports the package from `source`."""
-    environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, "--json"]
-    result: dict[str, dict[str, float]] = json.loads(subprocess.check_output(command, env=environment, text=True))
-    return result
+class Contestant:
+    """A process that imports the package from `source` and measures what it is asked for."""
+
+    def __init__(self, source: Path) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, __file__, "--serve"]
+        self._process = subprocess.Popen(
+            command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def milliseconds(self, table: str, row: str) -> float:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        print(table, row, file=self._process.stdin, flush=True)
+        return 1000 * float(self._process.stdout.readline())
+
+
+def serve() -> None:
+    for line in sys.stdin:
+        table, row = line.split()
+        print(epoch_seconds(TABLES[table], row), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", type=Path, help="src folder of another checkout")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.json:
-        print(json.dumps(measure()))
+    if options.serve:
+        serve()
         return
-    sources = [SOURCE] if options.against is None else [SOURCE, options.against]
-    rounds = [[measure_apart(source) for source in sources] for _ in range(options.rounds)]
-    print(f"milliseconds of an epoch, 1 thread, medians of {options.rounds} processes of {EPOCHS} epochs")
-    totals = [0.0, 0.0]
+    contestants = [Contestant(source) for source in (SOURCE, options.against) if source is not None]
+    print(f"milliseconds of an epoch, 1 thread, medians of {options.rounds} rounds of {EPOCHS} epochs")
+    own_minutes, other_minutes = 0.0, 0.0
     for name, table in TABLES.items():
-        minutes = [0.0, 0.0]
         for row in FUSIONS:
-            own, *other = (statistics.median(turn[i][name][row] for turn in rounds) for i in range(len(sources)))
+            rounds = [[c.milliseconds(name, row) for c in contestants] for _ in range(options.rounds)]
+            own, *other = (statistics.median(times) for times in zip(*rounds, strict=True))
             compared = f"   other {other[0]:6.1f}   own/other {own / other[0]:4.2f}" if other else ""
-            print(f"{name:14} {row:13} {own:6.1f}{compared}")
-            minutes = [
-                minutes[0] + table.minutes[row] * own / (other[0] if other else own),
-                minutes[1] + table.minutes[row],
-            ]
-        totals = [total + part for total, part in zip(totals, minutes, strict=True)]
-        if len(sources) > 1:
-            print(f"{name:14} a fold of the table: {minutes[0]:.2f} minutes, with the other {minutes[1]:.2f}")
-    if len(sources) > 1:
-        print(f"all three tables: {totals[0] / totals[1]:.2f} times the other's training")
+            print(f"{name:14} {row:13} {own:6.1f}{compared}", flush=True)
+            own_minutes += table.minutes[row] * (own / other[0] if other else 1)
+            other_minutes += table.minutes[row]
+    if len(contestants) > 1:
+        print(f"a fold of all three tables: {own_minutes:.1f} minutes, with the other {other_minutes:.1f}")
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from multimodal_loss.backbones import MLP
 from multimodal_loss.configuration import TrainerConfig
 from multimodal_loss.datasets import MultimodalData, Split
 from multimodal_loss.training.collapsed import CollapsedTrainer
-from multimodal_loss.training.loop import EarlyStopping
 from multimodal_loss.training.group_trainer import GroupTrainer, OrdinaryTrainer
+from multimodal_loss.training.loop import EarlyStopping
 from multimodal_loss.training.replicate import Recipe, Replicate, make_replicate
 
 FUSIONS = {

@@ -4,7 +4,7 @@
 
 Writes conf/tuned/<dataset>.yaml, which conf/dataset/<dataset>.yaml includes, and all scores to
 outputs/results/tuning/<dataset>.csv. The score of a grid point is the mean accuracy on the inner held-out parts; of
-equals the smaller rate wins, then the fewer modules. With several folds the values are {per_fold: [...]}, one entry a fold.
+equals the smaller rate wins, then the fewer modules. With several folds the values are {per_fold: [...]}.
 Exit code 1 if a run of the grid is missing or has failed.
 """
 
@@ -89,16 +89,16 @@ def read_scores(grid: Grid, dataset: str, folds: list[int], runs: Path) -> list[
 
 
 def _score(grid: Grid, dataset: str, runs: Path, fusion: str, fold: int, rate: str, modules: str) -> Score:
-    point = ("experiment=tune_table_5", f"dataset={dataset}", f"folds=[{fold}]", f"optimizer.lr={rate}")
-    point += (f"backbone.modules={modules}",)
+    point = ["experiment=tune_table_5", f"dataset={dataset}", f"folds=[{fold}]"]
+    point += [f"optimizer.lr={rate}", f"backbone.modules={modules}"]
     parts = itertools.product(grid.inner_folds, grid.methods[fusion])
-    found = [_run((*point, f"dataset.inner_fold={inner}", f"method={method}"), runs) for inner, method in parts]
+    found = [_run([*point, f"dataset.inner_fold={inner}", f"method={method}"], runs) for inner, method in parts]
     values = tuple(run.values(METRIC)[fold] for run in found)
     capped = sum(run.replicates[fold]["stopped"] == "max_epochs" for run in found)
     return Score(fusion, fold, float(rate), int(modules), statistics.fmean(values), values, capped)
 
 
-def _run(overrides: tuple[str, ...], runs: Path) -> Run:
+def _run(overrides: list[str], runs: Path) -> Run:
     planned = planned_run(overrides)
     run = read_run(RunDirectory.of(runs, planned.name, planned.hash).path)
     if run.state != "done":
@@ -118,7 +118,8 @@ def tuned_yaml(scores: list[Score], dataset: str) -> str:
 
     def lines(value: Callable[[Score], float]) -> str:
         chosen = {fusion: [value(best(scores, fusion, fold)) for fold in folds] for fusion in fusions}
-        return "".join(f"  {name}: {each[0] if len(each) == 1 else {'per_fold': each}}\n" for name, each in chosen.items())
+        values = {name: each[0] if len(each) == 1 else {"per_fold": each} for name, each in chosen.items()}
+        return "".join(f"  {name}: {value}\n" for name, value in values.items())
 
     tuned_on = ", ".join(map(str, folds))
     return (

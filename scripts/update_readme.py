@@ -15,9 +15,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from multimodal_loss.reporting.provenance import machine
+
 from multimodal_loss.reporting import significance, tables
 from multimodal_loss.reporting.layouts import LAYOUTS
-from multimodal_loss.reporting.provenance import machine
 from multimodal_loss.results.run_directory import write_atomically
 
 PICTURES = {

@@ -19,7 +19,7 @@ from multimodal_loss.errors import UserError
 from multimodal_loss.reporting.formats.cells_csv import CSV_FIELDS
 from multimodal_loss.trackers import WANDB_MODES, check_wandb
 
-TEXT_COLUMNS = ("table", "row", "column", "metric", "state", "note", "values")
+TEXT_COLUMNS = ("table", "row", "column", "metric", "state", "note", "values", "replicates")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

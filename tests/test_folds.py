@@ -14,8 +14,8 @@ import multimodal_loss.training.run as train_module
 from conftest import run_training, start_training
 from multimodal_loss.configuration import compose_config, planned_run, resolved
 from multimodal_loss.errors import UserError
-from multimodal_loss.training.run import FailedRun, run
 from multimodal_loss.training.replicate import Replicate
+from multimodal_loss.training.run import FailedRun, run
 
 from test_resume import outcome, stop_after_a_checkpoint  # isort: skip
 
@@ -39,7 +39,13 @@ def study(tmp_path: Path) -> Path:
 @pytest.fixture
 def overrides(study: Path, tmp_path: Path) -> list[str]:
     return [
-        *("dataset=tables", f"dataset.path={study}", "backbone=moma", "backbone.modules=16", "optimizer.weight_decay=1e-3"),
+        *(
+            "dataset=tables",
+            f"dataset.path={study}",
+            "backbone=moma",
+            "backbone.modules=16",
+            "optimizer.weight_decay=1e-3",
+        ),
         *("trainer.max_epochs=30", "optimizer.lr=5e-3", "threads=1", "device=cpu", "progress=false"),
         f"output_dir={tmp_path}/runs",
     ]

@@ -10,7 +10,7 @@ from pytorch_metric_learning.regularizers import SparseCentersRegularizer
 from torch import Tensor, nn
 
 from multimodal_loss import (
-    NeuralCrossEntropy,
+    ConcatenationCrossEntropy,
     ProxyAnchor,
     SoftTriple,
     SumCrossEntropy,
@@ -71,7 +71,7 @@ def test_weighted_sum_weighs_the_modalities() -> None:
 def test_neural_is_one_linear_layer_over_the_concatenation_and_draws_nothing_else() -> None:
     scores, target = draw(6, 3, 4)
     torch.manual_seed(3)
-    fusion = NeuralCrossEntropy(4, 3)
+    fusion = ConcatenationCrossEntropy(4, 3)
     after = torch.rand(2)
     torch.manual_seed(3)
     layer = nn.Linear(12, 4)

@@ -2,6 +2,8 @@
 
 import inspect
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +15,24 @@ from torch import Tensor
 
 import multimodal_loss
 from multimodal_loss import fusion as fusions
-from multimodal_loss.fusion import Fusion
+from multimodal_loss.fusion import Fusion, base
 
 CONFIGS = sorted((Path(__file__).parents[1] / "conf" / "fusion").glob("*.yaml"))
-NOT_OPTIONS = {"_target_", "name", "input", "proxy_lr_multiplier"}
 CLASSES, BATCH = 5, 6
 
 
 def build(config: Path) -> Fusion:
     """The fusion of a config file, with as many modalities as suits it."""
-    values = yaml.safe_load(config.read_text())
-    kind = getattr(fusions, values["_target_"].rsplit(".", 1)[1])
-    options = {key: value for key, value in values.items() if key not in NOT_OPTIONS}
+    options = yaml.safe_load(config.read_text())["fusion"]
+    kind = getattr(fusions, options.pop("_target_").rsplit(".", 1)[1])
     torch.manual_seed(0)
     fusion: Fusion = kind(CLASSES, 1 if kind is fusions.Unimodal else 3, **options)
     return fusion
+
+
+def mulmix_over_subsets() -> Fusion:
+    """The one fusion whose computation depends on the number of modalities."""
+    return fusions.Mulmix(CLASSES, 7)
 
 
 def draw(fusion: Fusion, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -48,20 +53,28 @@ def fusion(config: Path) -> Fusion:
     return build(config)
 
 
+@pytest.fixture(params=[*CONFIGS, None], ids=lambda path: path.stem if path else "mulmix_over_subsets")
+def any_fusion(request: pytest.FixtureRequest) -> Fusion:
+    return mulmix_over_subsets() if request.param is None else build(request.param)
+
+
+def gradients(fusion: Fusion, scores: Tensor, target: Tensor) -> list[Tensor]:
+    return [*torch.autograd.grad(fusion(scores, target), [scores, *fusion.parameters()])]
+
+
 def test_config_lists_every_option_with_its_default_and_says_what_it_is(config: Path) -> None:
     text = config.read_text()
     values: dict[str, Any] = yaml.safe_load(text)
     assert text.startswith("# ")
-    assert values["name"] == config.stem and values["input"] in ("probabilities", "logits")
-    assert values["proxy_lr_multiplier"] == 1.0
-    kind = getattr(fusions, values["_target_"].rsplit(".", 1)[1])
+    assert values["facts"]["fusion"]["name"] == config.stem and values["fusion_input"] in ("probabilities", "logits")
+    kind = getattr(fusions, values["fusion"].pop("_target_").rsplit(".", 1)[1])
     parameters = inspect.signature(kind).parameters
-    options = {name: value.default for name, value in parameters.items() if not name.startswith("num_")}
-    assert {key: value for key, value in values.items() if key not in NOT_OPTIONS} == options
+    left_out = {"num_classes", "num_modalities", "ignore_index"}  # no dataset here has samples to ignore
+    assert values["fusion"] == {name: value.default for name, value in parameters.items() if name not in left_out}
 
 
 def test_every_fusion_has_a_config_and_is_exported() -> None:
-    targets = {yaml.safe_load(path.read_text())["_target_"].rsplit(".", 1)[1] for path in CONFIGS}
+    targets = {yaml.safe_load(path.read_text())["fusion"]["_target_"].rsplit(".", 1)[1] for path in CONFIGS}
     assert targets == set(fusions.__all__) - {"Fusion"}
     assert set(fusions.__all__) == set(multimodal_loss.__all__)
 
@@ -151,6 +164,12 @@ def test_one_sample_and_one_class() -> None:
         assert fusion(torch.rand(1, 1, 1), torch.zeros(1, dtype=torch.int64)).isfinite()
 
 
+def with_value(value: float) -> Tensor:
+    scores = torch.rand(4, 3, 5)
+    scores[2, 1, 3] = value
+    return scores
+
+
 @pytest.mark.parametrize(
     ("scores", "target", "message"),
     [
@@ -159,6 +178,10 @@ def test_one_sample_and_one_class() -> None:
         (torch.ones(4, 3, 5, dtype=torch.int64), torch.zeros(4, dtype=torch.int64), "floating-point"),
         (torch.rand(4, 3, 5), torch.zeros(3, dtype=torch.int64), "4 class indices"),
         (torch.rand(4, 3, 5), torch.zeros(4), "type int64"),
+        (torch.rand(4, 3, 5), torch.tensor([0, 1, 5, 2]), "classes from 0 to 4, or -100 for a sample to ignore, got 5"),
+        (torch.rand(4, 3, 5), torch.tensor([0, 1, -1, 2]), "classes from 0 to 4, .* got -1"),
+        (with_value(math.nan), torch.zeros(4, dtype=torch.int64), "scores of modality 1 .* must be finite, got nan"),
+        (with_value(-math.inf), torch.zeros(4, dtype=torch.int64), "scores of modality 1 .* must be finite, got -inf"),
     ],
 )
 def test_wrong_inputs_raise_one_line(scores: Tensor, target: Tensor, message: str) -> None:
@@ -169,7 +192,7 @@ def test_wrong_inputs_raise_one_line(scores: Tensor, target: Tensor, message: st
         with pytest.raises(ValueError, match=message) as error:
             fusion(scores, target)
         assert "\n" not in str(error.value)
-        if message.startswith("expects"):
+        if "scores" in message:
             with pytest.raises(ValueError, match=message):
                 fusion.logits(scores)
 
@@ -211,6 +234,8 @@ NUMBERS = {
     "margin": ("abc", None, math.nan, [0.1]),
     "tau": ("abc", -0.1, None, math.inf),
     "beta": ("abc", None, math.nan, True),
+    "proxy_lr_multiplier": ("abc", 0, -1, None, math.inf),
+    "ignore_index": ("abc", 2.5, None, True),
     "weights": ("abc", 0.5, [0.5, "abc"], [0.5, None], [0.5, math.inf]),
 }
 # The other options are chosen from named values.
@@ -243,3 +268,164 @@ def test_no_value_is_read_back_to_the_host(fusion: Fusion) -> None:
     fusion(x, target.to("meta")).backward()
     assert x.grad is not None and x.grad.shape == x.shape
     assert fusion.probabilities(x).shape == (BATCH, CLASSES)
+
+
+def test_scores_whose_sum_overflows_are_finite() -> None:
+    scores, target = torch.full((4, 2, 3), 3e38), torch.zeros(4, dtype=torch.int64)
+    assert fusions.WeightedSumCrossEntropy(3, 2)(scores, target).isfinite()
+
+
+def test_mixed_precisions_raise_one_line(any_fusion: Fusion) -> None:
+    scores, target = draw(any_fusion, torch.float64)
+    if not list(any_fusion.parameters()):
+        assert any_fusion(scores, target).dtype == torch.float64
+        return
+    for method, arguments in ((any_fusion, (scores, target)), (any_fusion.logits, (scores,))):
+        with pytest.raises(ValueError, match=r"parameters of torch.float32 and got scores of torch.float64: convert"):
+            method(*arguments)
+
+
+def test_an_empty_batch_has_the_loss_zero_with_a_graph(any_fusion: Fusion) -> None:
+    scores, target = draw(any_fusion)
+    for size, value in ((0, 0), (BATCH, -100)):  # without samples, and with ignored ones alone
+        x = scores[:size].detach().requires_grad_()
+        loss = any_fusion(x, torch.full_like(target[:size], value))
+        assert loss.item() == 0
+        loss.backward()
+        for tensor in (x, *any_fusion.parameters()):
+            assert tensor.grad is not None and not tensor.grad.any()
+    assert any_fusion.logits(scores[:0]).shape == any_fusion.probabilities(scores[:0]).shape == (0, CLASSES)
+
+
+@pytest.mark.parametrize("look", [True, False])
+@pytest.mark.parametrize("ignored", [-100, 2])
+def test_ignored_samples_are_as_if_not_in_the_batch(
+    any_fusion: Fusion, ignored: int, look: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the host cannot look at the targets, as on an accelerator."""
+    any_fusion.double().ignore_index = ignored
+    scores, target = draw(any_fusion, torch.float64)
+    target = torch.tensor([0, 1, 3, 3, 4, 1])
+    expected = gradients(any_fusion, scores[[1, 4, 5]].detach().requires_grad_(), target[[1, 4, 5]])
+    loss = any_fusion(scores[[1, 4, 5]], target[[1, 4, 5]])
+    target[[0, 2, 3]] = ignored
+    if look:
+        with torch.no_grad():
+            scores[0] = math.nan
+    else:
+        monkeypatch.setattr(base, "_can_look", lambda values: False)
+    torch.testing.assert_close(any_fusion(scores, target), loss)
+    of_scores, *of_parameters = gradients(any_fusion, scores, target)
+    assert not of_scores[[0, 2, 3]].any()
+    for got, wanted in zip([of_scores[[1, 4, 5]], *of_parameters], expected, strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("halves", ["both", "fusion", "scores"])
+def test_half_precision_counts_as_float32(any_fusion: Fusion, dtype: torch.dtype, halves: str) -> None:
+    scores, target = draw(any_fusion, torch.float32 if halves == "fusion" else dtype)
+    if halves != "scores":
+        any_fusion.to(dtype)
+    loss = any_fusion(scores, target)
+    got = torch.autograd.grad(loss, [scores, *any_fusion.parameters()])
+    logits, probabilities = any_fusion.logits(scores), any_fusion.probabilities(scores)
+    assert loss.dtype == logits.dtype == probabilities.dtype == torch.float32
+    any_fusion.float()
+    x = scores.detach().float().requires_grad_()
+    assert torch.equal(loss, any_fusion(x, target)) and torch.equal(logits, any_fusion.logits(x))
+    for ours, wanted, tensor in zip(
+        got, gradients(any_fusion, x, target), [scores, *any_fusion.parameters()], strict=True
+    ):
+        assert ours.dtype == (
+            dtype if halves == "both" or (tensor is scores) == (halves == "scores") else torch.float32
+        )
+        assert torch.equal(ours, wanted.to(ours.dtype))
+
+
+@pytest.mark.parametrize("order", ["ti", "it", "iti", "sit"])
+def test_inference_mode_leaves_no_mark_on_later_calls(any_fusion: Fusion, order: str) -> None:
+    """t: a training step; i: a call in inference mode; s: from here on the scores were made in inference mode.
+
+    In a thread of its own, whose working memory is fresh.
+    """
+    scores, target = draw(any_fusion)
+    expected = gradients(any_fusion, scores, target)[1:]
+
+    def call() -> None:
+        x = scores
+        for step in order:
+            if step == "t":
+                any_fusion.zero_grad()
+                loss = any_fusion(x, target)
+                if loss.requires_grad:
+                    loss.backward()
+                for parameter, wanted in zip(any_fusion.parameters(), expected, strict=True):
+                    assert parameter.grad is not None and torch.equal(parameter.grad, wanted)
+            with torch.inference_mode():
+                if step == "i":
+                    any_fusion(x, target)
+                    any_fusion.logits(x)
+                elif step == "s":
+                    x = scores.detach() * 1
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(call).result()
+
+
+def test_second_derivatives(fusion: Fusion) -> None:
+    if isinstance(fusion, fusions.Mulmix):
+        fusion.beta = 0.0  # its q carries no gradient by definition, which finite differences do not know
+    fusion.double()
+    scores, target = draw(fusion, torch.float64)
+    names, parameters = zip(*fusion.named_parameters(), strict=True) if list(fusion.parameters()) else ((), ())
+
+    def call(*inputs: Tensor) -> Tensor:
+        own = dict(zip(names, inputs[1:], strict=True))
+        with torch.nn.utils.stateless._reparametrize_module(fusion, own):
+            loss: Tensor = fusion(inputs[0], target)
+            return loss**2  # so that the incoming gradient is a function of the inputs, too
+
+    assert torch.autograd.gradgradcheck(call, (scores, *parameters), fast_mode=True)
+
+
+def test_a_missing_second_derivative_is_an_error() -> None:
+    fusion = mulmix_over_subsets()
+    scores, target = draw(fusion)
+    (expected,) = torch.autograd.grad(fusion(scores, target), scores)
+    (gradient,) = torch.autograd.grad(fusion(scores, target), scores, create_graph=True)
+    assert torch.equal(gradient, expected)
+    with pytest.raises(RuntimeError, match=r"no second derivative .* without create_graph=True"):
+        gradient.square().sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiles_into_one_graph(fusion: Fusion) -> None:
+    scores, target = draw(fusion)
+    target[1] = -100
+    torch.compiler.reset()
+    compiled: Callable[..., Tensor] = torch.compile(fusion, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(scores, target), fusion(scores, target))
+
+
+def test_parameter_groups(fusion: Fusion) -> None:
+    parameters = list(fusion.parameters())
+    groups = fusion.parameter_groups(0.5)
+    assert [id(p) for group in groups for p in group["params"]] == [id(p) for p in parameters]
+    assert all(group["lr"] == 0.5 for group in groups)
+    if "proxy_lr_multiplier" in inspect.signature(type(fusion)).parameters:
+        (group,) = type(fusion)(CLASSES, 3, proxy_lr_multiplier=100.0).parameter_groups(0.5)
+        assert group["lr"] == 50.0
+
+
+def test_hooks_say_json_numbers_and_tensors(fusion: Fusion) -> None:
+    scores, target = draw(fusion)
+    target[0] = -100
+    fusion.after_training(lambda: scores.detach(), target)
+    assert set(fusion.diagnostics(lambda: scores.detach(), target)) == set(fusion.extra_arrays())
+    assert fusion.extra_arrays().keys() <= {"proxies"}
+
+
+def test_repr_shows_the_options() -> None:
+    assert repr(fusions.SumCrossEntropy(3, 2)) == "SumCrossEntropy(num_classes=3, num_modalities=2, ignore_index=-100)"
+    assert "gamma=0.2, variant='paper'" in repr(fusions.MultiModalLoss(3, 2, gamma=0.2, variant="paper"))

@@ -273,7 +273,7 @@ def test_nothing_large_is_kept_between_forward_and_backward() -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         value = loss(scores, target)
     value.backward()
-    assert sum(kept) == scores.nbytes + loss.proxies.nbytes
+    assert sum(kept) == 2 * (scores.nbytes + loss.proxies.nbytes)  # the inputs, and a gradient for each
 
 
 @pytest.mark.parametrize("options", [{}, {"attention": "hard_per_class"}], ids=str)
@@ -298,3 +298,15 @@ def test_threads_do_not_share_working_memory() -> None:
     with ThreadPoolExecutor(4) as pool:
         got = list(pool.map(lambda case: case[0](case[1], case[2]).item(), cases * 10))
     assert got == expected * 10
+
+
+def test_a_gradient_penalty_is_that_of_the_plain_formula() -> None:
+    loss, scores, target = draw(6, 2, 3)
+    found = []
+    for value in (loss(scores, target), F.cross_entropy(loss.logits(scores), target)):
+        (gradient,) = torch.autograd.grad(value, scores, create_graph=True)
+        found.append(torch.autograd.grad(value + gradient.square().sum(), [scores, loss.proxies]))
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, **EXACT)
+    (first_order,) = torch.autograd.grad(loss(scores, target), loss.proxies)
+    assert not torch.allclose(found[0][1], first_order)

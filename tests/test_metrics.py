@@ -147,6 +147,23 @@ def test_ranking_with_equal_scores_is_scikit_learns(classes: int) -> None:
         assert result[f"AP{suffix}"] == pytest.approx(sk.average_precision_score(one_hot, ranked, average=average))
 
 
+@pytest.mark.parametrize("classes", [2, 5])
+def test_saturated_outputs_are_ranked_as_they_are_stored(classes: int) -> None:
+    """Thousands of rows hold 1 in float32 and sum to a little more: dividing by the sums would part these ties."""
+    generator = np.random.default_rng(1)
+    target = generator.integers(0, classes, 2000)
+    scores = generator.normal(scale=12, size=(2000, classes)) + 10 * np.eye(classes)[target]
+    exponential = np.exp(scores - scores.max(axis=1, keepdims=True)).astype(np.float32)
+    stored = exponential / exponential.sum(axis=1, keepdims=True)
+    result = compute_metrics(target, stored)
+    ranked, one_hot = (stored[:, 1], target) if classes == 2 else (stored, np.eye(classes)[target])
+    for average in ("macro", "weighted", "micro"):
+        suffix = "" if average == "macro" else f"_{average}"
+        assert result[f"AUC{suffix}"] == pytest.approx(sk.roc_auc_score(one_hot, ranked, average=average), abs=1e-12)
+        expected = sk.average_precision_score(one_hot, ranked, average=average)
+        assert result[f"AP{suffix}"] == pytest.approx(expected, abs=1e-12)
+
+
 def test_two_classes_have_one_auc_and_one_ap_whatever_the_average() -> None:
     result = compute_metrics(*random_predictions(100, 2))
     for metric in ("AUC", "AP"):

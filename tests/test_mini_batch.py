@@ -52,11 +52,14 @@ def replicate(dropout: float = 0.0) -> Replicate:
     return make_replicate(0, 7, None, data(), lambda d: Recorder(dropout), SumCrossEntropy, torch.float64)
 
 
+ADAM = partial(torch.optim.Adam, lr=1e-2)
+
+
 def recipe(
     epochs: int = 100,
     patience: int = 100,
     monitor: str | None = None,
-    optimizer: Callable[..., torch.optim.Optimizer] = partial(torch.optim.Adam, lr=1e-2),
+    optimizer: Callable[..., torch.optim.Optimizer] = ADAM,
     scheduler: Callable[..., Any] | None = None,
     **options: Any,
 ) -> Recipe:
@@ -145,7 +148,9 @@ def test_bf16_and_compile_train_near_the_plain_numbers(tmp_path: Path) -> None:
         one = make_replicate(0, 7, None, data(torch.float32), lambda d: Recorder(), SumCrossEntropy)
         how = recipe(3, **options)  # type: ignore[arg-type]
         trainer = OrdinaryTrainer(one, how, CPU)
-        losses.append([row[2] for row in train([one], trainer, how.trainer, run_directory(tmp_path / f"{options}")).history])
+        losses.append(
+            [row[2] for row in train([one], trainer, how.trainer, run_directory(tmp_path / f"{options}")).history]
+        )
         assert all(not key.startswith("_orig_mod") for key in one.state_dict()["backbone"])
     assert losses[1] == pytest.approx(losses[0], rel=0.05) and losses[1] != losses[0]
     assert losses[2] == pytest.approx(losses[0], rel=1e-4)

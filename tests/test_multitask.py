@@ -1,20 +1,22 @@
 """The multitask loss, its ensemble, and logistic regression, against scikit-learn and plain sums."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression as Oracle
+from torch import Tensor
 
-from multimodal_loss.backbones import MLP, Linear
+from multimodal_loss.backbones import MLP, LogisticRegression
+from multimodal_loss.configuration import TrainerConfig
 from multimodal_loss.datasets import MultimodalData, Split
 from multimodal_loss.errors import UserError
-from multimodal_loss.fusion import Multitask, SumCrossEntropy, Unimodal
-from multimodal_loss.training.evaluate import fit_ensemble, predict, scores_of
-from multimodal_loss.training.logistic import fit_logistic, train_logistic
-from multimodal_loss.training.replicate import Replicate, make_replicate
-
-CPU = torch.device("cpu")
+from multimodal_loss.fusion import Multitask
+from multimodal_loss.fusion.logistic import fit_logistic
+from multimodal_loss.training.evaluate import evaluate
+from multimodal_loss.training.replicate import Recipe, make_replicate
 
 
 def data(classes: int = 3, samples: int = 90) -> MultimodalData:
@@ -29,15 +31,14 @@ def data(classes: int = 3, samples: int = 90) -> MultimodalData:
     return MultimodalData(train, None, test, ("a", "b"), tuple(map(str, range(classes))), "toy")
 
 
-def multitask(classes: int = 3) -> Replicate:
-    return make_replicate(
-        0,
-        0,
-        None,
-        data(classes),
-        lambda d: MLP(d.feature_shapes, classes, (5,)),
-        Multitask,
-    )
+def evaluated(toy: MultimodalData) -> tuple[Multitask, dict[str, Any]]:
+    """A multitask fusion after the evaluation of an untrained network on it, and the test predictions."""
+    classes = len(toy.classes)
+    replicate = make_replicate(0, 0, None, toy, lambda d: MLP(d.feature_shapes, classes, (5,)), Multitask)
+    recipe = Recipe(torch.optim.Adam, TrainerConfig(None, 1, 0.0, 1), "logits")
+    predictions, _ = evaluate(replicate, recipe, torch.device("cpu"), with_training_outputs=True)
+    assert isinstance(replicate.fusion, Multitask)
+    return replicate.fusion, predictions
 
 
 def test_loss_is_the_sum_of_the_modalities_losses() -> None:
@@ -58,38 +59,48 @@ def test_ensemble_by_mean_is_the_mean_of_the_probabilities() -> None:
 @pytest.mark.parametrize("classes", [2, 3])
 def test_ensemble_by_logistic_regression_is_scikit_learns(classes: int) -> None:
     """Fitted on the training outputs of both heads side by side, applied to the test outputs."""
-    replicate = multitask(classes)
-    fit_ensemble(replicate, CPU)
-    split = replicate.data
-    train, test = (scores_of(replicate, s, CPU).softmax(-1).flatten(1).numpy() for s in (split.train, split.test))
-    model = LogisticRegression(max_iter=5_000).fit(train, split.train.target.numpy())
-    fused = predict(replicate, split.test, "logits", CPU)["fused"]
-    np.testing.assert_allclose(fused, model.predict_proba(test), atol=2e-4)
-    assert "ensemble_weight" in replicate.state_dict()["fusion"]
+    fusion, predictions = evaluated(data(classes))
+    train, test = (predictions[key].reshape(-1, 2 * classes) for key in ("train_modalities", "modalities"))
+    model = Oracle(max_iter=5_000).fit(train, predictions["train_target"])
+    np.testing.assert_allclose(predictions["fused"], model.predict_proba(test), atol=2e-4)
+    assert "ensemble_weight" in fusion.state_dict()
 
 
-def test_ensemble_is_not_fitted_to_test_samples() -> None:
-    weights = []
-    for shift in (0.0, 5.0):
-        replicate = multitask()
-        test = replicate.data.test
-        object.__setattr__(test, "inputs", tuple(x + shift for x in test.inputs))
-        fit_ensemble(replicate, CPU)
-        weights.append(replicate.fusion.ensemble_weight.clone())
-    assert torch.equal(weights[0], weights[1])
-    assert weights[0].abs().sum() > 0
+def test_ensemble_is_fitted_to_neither_test_samples_nor_ignored_ones() -> None:
+    toy, shifted = data(), data()
+    object.__setattr__(shifted, "test", Split(tuple(x + 5 for x in toy.test.inputs), toy.test.target))
+    (first, _), (second, _) = evaluated(toy), evaluated(shifted)
+    assert torch.equal(first.ensemble_weight, second.ensemble_weight) and first.ensemble_weight.any()
+    scores, target = torch.randn(40, 2, 3), torch.arange(40) % 3
+    fitted = []
+    for ignored in (False, True):
+        fusion = Multitask(3, 2)
+        x, y = scores, target
+        if ignored:
+            x, y = torch.cat([scores, 9 * torch.randn(5, 2, 3)]), torch.cat([target, torch.full((5,), -100)])
+        fusion.after_training(lambda x=x: x, y)  # type: ignore[misc]
+        fitted.append(fusion.ensemble_weight)
+    assert torch.equal(fitted[0], fitted[1])
+
+
+def side_by_side(split: Split) -> Tensor:
+    return torch.cat(split.inputs, dim=1)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_logistic_baseline_is_scikit_learns(classes: int) -> None:
-    replicate = make_replicate(0, 0, None, data(classes), lambda d: Linear(d.feature_shapes, classes), Unimodal)
-    stopped = train_logistic(replicate, C=0.05, kind="logits")
-    split = replicate.data
-    train, test = (torch.cat(s.inputs, dim=1).double().numpy() for s in (split.train, split.test))
-    model = LogisticRegression(C=0.05, max_iter=5_000).fit(train, split.train.target.numpy())
-    fused = predict(replicate, split.test, "logits", CPU)["fused"]
-    np.testing.assert_allclose(fused, model.predict_proba(test), atol=1e-5)
-    assert stopped["stopped"] == "fitted" and replicate.score_names == ("joint",)
+def test_logistic_regression_is_scikit_learns(classes: int) -> None:
+    toy = data(classes)
+    backbone = LogisticRegression(toy.feature_shapes, classes, C=0.05)
+    backbone.fit(toy.train.inputs, toy.train.target)
+    model = Oracle(C=0.05, max_iter=5_000).fit(side_by_side(toy.train).double().numpy(), toy.train.target.numpy())
+    got = backbone(toy.test.inputs)
+    assert got.shape == (30, 1, classes) and backbone.joint and backbone.deterministic
+    expected = model.predict_proba(side_by_side(toy.test).double().numpy())
+    np.testing.assert_allclose(got.softmax(-1).detach()[:, 0].numpy(), expected, atol=1e-5)
+    if classes > 2:
+        assert torch.equal(backbone.layer.weight, torch.from_numpy(model.coef_).float())
+    with pytest.raises(UserError, match=r"backbone\.C=0"):
+        LogisticRegression(toy.feature_shapes, classes, C=0)
 
 
 def test_a_class_without_training_samples_is_never_predicted() -> None:
@@ -99,7 +110,11 @@ def test_a_class_without_training_samples_is_never_predicted() -> None:
     assert probabilities[:, [1, 3]].max() < 1e-6
 
 
-def test_trainer_logistic_refuses_another_network() -> None:
-    replicate = make_replicate(0, 0, None, data(), lambda d: MLP(d.feature_shapes, 3, (5,)), SumCrossEntropy)
-    with pytest.raises(UserError, match="backbone=linear fusion=unimodal"):
-        train_logistic(replicate, C=1.0, kind="logits")
+def test_affine_layers_are_those_of_a_linear_network_alone() -> None:
+    network = MLP([(4,), (6,)], 3, hidden=(5,))
+    layers = network.affine_layers()
+    assert layers is not None
+    x = [torch.randn(7, 4), torch.randn(7, 6)]
+    by_hand = [second(first(value)) for (first, second), value in zip(layers, x, strict=True)]
+    assert torch.equal(network(x), torch.stack(by_hand, dim=1))
+    assert MLP([(4,)], 3, hidden=(5,), activation="relu").affine_layers() is None

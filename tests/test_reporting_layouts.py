@@ -1,69 +1,29 @@
-"""The expected cells: all there, each with the paper's number, and named as the experiments' sweeps name them."""
+"""The expected cells: all there, each with the paper's number, found without a list; and nothing else knows names."""
 
-import itertools
-from collections.abc import Iterator
+import ast
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
-from multimodal_loss.configuration import run_name
+from multimodal_loss.configuration import CONFIG_DIR, planned_run
+from multimodal_loss.reporting import layouts as package
 from multimodal_loss.reporting.analysis.paper import paper_numbers
-from multimodal_loss.reporting.layouts import APPENDIX_B_MAX_EPOCHS, LAYOUTS
-from multimodal_loss.reporting.layouts.base import Overrides
+from multimodal_loss.reporting.layouts import all_layouts
 
-CONF = Path(__file__).parents[1] / "conf" / "experiment"
-EXPERIMENTS = {
-    "table_1": ("table_1", "table_1_unimodal"),
-    "appendix_b": ("appendix_b", "appendix_b_unimodal"),
-    "table_1_data_seeds": ("table_1_data_seeds",),
-    "table_1_readings": tuple(f"table_1_readings{part}" for part in ("", "_beta", "_unimodal", "_proxies", "_tau")),
-    "quick": ("quick", "quick_unimodal"),
-}
+LAYOUTS = all_layouts()
+PACKAGE = Path(package.__file__).parents[2]
+TOY = """
+from multimodal_loss.reporting.layouts.base import Cell, Column, Layout, Row, method_title, swept
 
-
-def plain(key: str, value: str) -> tuple[str, str]:
-    """The same pair for 5e-3 and 0.005."""
-    return key, f"{float(value):g}" if key == "trainer.lr" else value
-
-
-def sweep(experiment: str) -> Iterator[frozenset[tuple[str, str]]]:
-    """The overrides of each job of an experiment."""
-    config = OmegaConf.load(CONF / f"{experiment}.yaml")
-    params: dict[str, str] = {}
-    for part in [*config.get("defaults", []), experiment]:
-        params |= {str(k): str(v) for k, v in OmegaConf.load(CONF / f"{part}.yaml").hydra.sweeper.params.items()}
-    choices = []
-    for override in OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()]):
-        swept = override.is_sweep_override()
-        choices.append(list(override.sweep_string_iterator()) if swept else [override.get_value_element_as_str()])
-    for values in itertools.product(*choices):
-        yield frozenset(plain(key, value) for key, value in zip(params, values, strict=True))
-
-
-def swept(overrides: Overrides) -> frozenset[tuple[str, str]]:
-    """A cell's overrides without what the whole experiment sets."""
-    pairs = dict(override.split("=", 1) for override in overrides)
-    return frozenset(plain(k, v) for k, v in pairs.items() if k not in ("experiment", "trainer.max_epochs"))
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_the_experiments_run_exactly_what_the_tables_expect(name: str) -> None:
-    run = {job for experiment in EXPERIMENTS[name] for job in sweep(experiment)}
-    assert run == {swept(overrides) for c in LAYOUTS[name].cells for overrides in (c.overrides, c.minus) if overrides}
-
-
-def test_appendix_b_has_the_cap_of_its_experiment() -> None:
-    assert OmegaConf.load(CONF / "appendix_b.yaml").trainer.max_epochs == APPENDIX_B_MAX_EPOCHS
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_a_cells_overrides_name_the_run_of_the_sweep(name: str) -> None:
-    experiment = EXPERIMENTS[name][-1]
-    job = next(sweep(experiment))
-    overrides = next(cell.run for cell in LAYOUTS[name].cells if swept(cell.run) == job)
-    assert run_name(overrides) == run_name([f"experiment={experiment}", *(f"{key}={value}" for key, value in job)])
+def layouts():
+    methods = swept("table_1_data_seeds", "method")
+    rows = tuple(Row(m, method_title(m)) for m in methods)
+    cells = tuple(Cell(m, "ACC", ("experiment=table_1_data_seeds", f"method={m}")) for m in methods)
+    return [Layout("toy", "A toy", "", "make toy", rows, (Column("ACC", "ACC"),), cells)]
+"""
 
 
 @pytest.mark.parametrize(
@@ -75,8 +35,32 @@ def test_every_place_of_a_table_is_expected_once(name: str, cells: int) -> None:
     places = [(cell.row, cell.column) for cell in layout.cells]
     assert len(places) == len(set(places)) == cells
     assert set(places) == {(row.key, column.key) for row in layout.rows for column in layout.columns}
-    overrides = [cell.run for cell in layout.cells if not cell.minus]
-    assert len(set(overrides)) == len(overrides)
+    runs = [cell.run for cell in layout.cells if not cell.minus]
+    assert len(set(runs)) == len(runs)
+
+
+@pytest.mark.parametrize(
+    ("name", "replicates", "runs"),
+    [
+        ("table_1", range(5), 27),
+        ("quick_table_3", range(1), 8),
+        ("table_5_tcga_kipan", range(5), 12),
+        ("figure_5_tcga_kipan", range(5), 7),
+    ],
+)
+def test_the_cells_compose_to_as_many_runs(name: str, replicates: range, runs: int) -> None:
+    layout = LAYOUTS[name]
+    planned = [planned_run(run) for run in dict.fromkeys(cell.run for cell in layout.cells)]
+    assert len({one.hash for one in planned}) == runs
+    assert {one.replicates for one in planned} == {tuple(replicates)}
+    assert {one.facts["dataset"]["name"] for one in planned} == {layout.dataset}
+
+
+def test_tables_share_the_runs_that_are_the_same() -> None:
+    places = (("table_5", "multimodal"), ("table_6", "multimodal"), ("figure_5", "proxies_per_class=20"))
+    layouts = [(LAYOUTS[f"{table}_tcga_kipan"], row) for table, row in places]
+    runs = [next(cell.run for cell in layout.cells if cell.row == row) for layout, row in layouts]
+    assert len({planned_run(run).hash for run in runs}) == 1
 
 
 def test_table_1_and_appendix_b_show_every_number_of_the_paper() -> None:
@@ -103,5 +87,54 @@ def test_the_papers_numbers() -> None:
 def test_the_quick_profile_says_what_it_is_not() -> None:
     layout = LAYOUTS["quick"]
     assert layout.title == "QUICK PROFILE: reduced data, not Table 1"
-    assert layout.profile == "quick"
-    assert all(cell.paper is None and cell.expected == 2 for cell in layout.cells)
+    assert layout.profile == "quick" and all(cell.paper is None for cell in layout.cells)
+
+
+def test_a_table_is_a_module_that_nothing_else_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "toy_table.py").write_text(TOY)
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    all_layouts.cache_clear()
+    try:
+        found = all_layouts()
+    finally:
+        all_layouts.cache_clear()
+        sys.modules.pop(f"{package.__name__}.toy_table", None)
+    assert [row.title for row in found["toy"].rows] == ["SUM + CE", "NN + CE", "MultiModal"]
+    assert found.keys() - {"toy"} == LAYOUTS.keys() and next(iter(found)) == "table_1"
+
+
+def test_tables_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from multimodal_loss.reporting.layouts import synthetic
+
+    monkeypatch.setattr(synthetic, "layouts", lambda: [synthetic.table_1()] * 2)
+    all_layouts.cache_clear()
+    with pytest.raises(ValueError, match="tables share a name: table_1"):
+        all_layouts()
+
+
+GROUPS = ("dataset", "backbone", "fusion", "method")
+
+
+def test_generic_code_knows_no_dataset_backbone_method_or_table_by_name() -> None:
+    groups = {group: [path.stem for path in (CONFIG_DIR / group).glob("*.yaml")] for group in GROUPS}
+    names = {name for files in groups.values() for name in files} | LAYOUTS.keys() - {"quick"}  # which is a profile too
+    assert {"synthetic", "moma", "sum_ce", "late_mulmix", "table_1"} <= names
+    chosen = re.compile("|".join(rf"\b{group}=({'|'.join(files)})\b" for group, files in groups.items()))
+    files = [PACKAGE / "report.py", *(PACKAGE / "results").glob("*.py")]
+    files += [path for part in ("formats", "figures", "analysis") for path in (PACKAGE / "reporting" / part).glob("*")]
+    assert len(files) > 15
+    for file in files:
+        text = file.read_text() if file.is_file() else ""
+        nodes = ast.walk(ast.parse(text)) if file.suffix == ".py" else ()
+        strings = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+        assert not names & strings, file
+        assert not chosen.search(text), file
+
+
+def test_the_report_loads_no_training_code_and_leaves_pyplot_alone() -> None:
+    code = "import sys, multimodal_loss.report; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert "multimodal_loss.reporting.figures.base" in loaded
+    assert not [
+        name for name in loaded if name.startswith(("multimodal_loss.training", "matplotlib.pyplot", "hydra", "umap"))
+    ]

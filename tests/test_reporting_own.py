@@ -1,36 +1,61 @@
-"""A person's own tables: a row per run, told apart by what differs, never mixed with the paper's or another split's."""
+"""Runs that no table of the paper uses: a row per run, told apart by what differs, never mixed with another split's."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from multimodal_loss.reporting.layouts_own import own_layouts
+import yaml
+from rich.console import Console
 
+from golden.fakes import fake_plan
 from multimodal_loss.report import report
-from multimodal_loss.reporting import tables
+from multimodal_loss.reporting.analysis.fill import Runs, fill
 from multimodal_loss.reporting.analysis.significance import compare
+from multimodal_loss.reporting.layouts.own import own_layouts
 from multimodal_loss.results.collect import read_runs
+from multimodal_loss.results.run_directory import SCHEMA
+
+TITLES = {"sum_ce": "SUM + CE", "nn_ce": "NN + CE", "multimodal": "MultiModal"}
 
 
-def write_run(
-    folder: Path, name: str, fusion: str, accuracy: float, by_fold: bool = True, fingerprint: str = "f", **changes: Any
-) -> None:
-    """Test accuracy as given and falling from fold to fold, validation accuracy 0.1 for all."""
-    values = {"FM": 0.5, "FW": 0.5, "MCC": 0.4, "AUC": None, "AP": 0.3}
+def a_config(method: str, **changes: Any) -> dict[str, Any]:
     config = {
-        "dataset": {"name": "tables", "label": "trial", "path": "x", "folds": 3, "split_seed": 0, "inner_folds": None},
-        "backbone": {"name": "mlp"},
-        "fusion": {"name": fusion},
-        "trainer": {"lr": 0.01},
+        "dataset": {"_target_": "x.TablesDataset", "path": "x", "folds": 3, "split_seed": 0, "inner_folds": None},
+        "backbone": {"_target_": "x.MLP"},
+        "fusion": {"_target_": f"x.{method}"},
+        "optimizer": {"_target_": "torch.optim.Adam", "lr": 0.01},
+        "trainer": {"max_epochs": 10},
         "folds": "auto",
+        "profile": "full",
+        "facts": {
+            "dataset": {"name": "tables", "title": changes.pop("title", "trial")},
+            "backbone": {"name": "mlp", "title": "MLP"},
+            "method": {"name": method, "title": TITLES.get(method, method)},
+        },
     }
     for key, value in changes.items():
         group, _, option = key.partition("__")
         config[group][option] = value  # type: ignore[index]
+    return config
+
+
+def write_run(
+    folder: Path,
+    name: str,
+    method: str,
+    accuracy: float,
+    by_fold: bool = True,
+    fingerprint: str = "f",
+    generated: bool = False,
+    **changes: Any,
+) -> None:
+    """Test accuracy as given and falling from fold to fold, validation accuracy 0.1 for all."""
+    values = {"FM": 0.5, "FW": 0.5, "MCC": 0.4, "AUC": None, "AP": 0.3}
     replicates = [
         {
-            "replicate": f,
+            "replicate_id": f,
             "fold": f if by_fold else None,
             "seconds": 1.0,
             "data_fingerprint": f"{fingerprint}{f}",
@@ -41,59 +66,101 @@ def write_run(
         }
         for f in range(3)
     ]
-    dataset = {"name": "tables", "modalities": ["a", "b"], "sizes": {"train": 40, "validation": 0, "test": 20}}
-    result = {"schema": 1, "status": "done", "profile": "full", "config": config, "dataset": dataset}
+    sizes = {"train": 40, "validation": 0, "test": 20}
+    dataset = {"name": "tables", "modalities": ["a", "b"], "inputs": ["a", "b"], "sizes": sizes, "generated": generated}
+    result = {"schema": SCHEMA, "status": "done", "profile": "full", "config": a_config(method, **changes)}
     (folder / name).mkdir(parents=True)
-    (folder / name / "result.json").write_text(json.dumps({**result, "replicates": replicates}))
+    (folder / name / "result.json").write_text(json.dumps({**result, "dataset": dataset, "replicates": replicates}))
+
+
+def reported(tmp_path: Path, *names: str, **options: Any) -> str:
+    console = Console(file=io.StringIO(), width=110)
+    page = report(tmp_path / "runs", tmp_path / "report", names, plan=fake_plan, console=console, **options)
+    return page.read_text()
 
 
 def test_rows_are_runs_told_apart_by_what_differs(tmp_path: Path) -> None:
     write_run(tmp_path, "a", "sum_ce", 0.8)
     write_run(tmp_path, "b", "multimodal", 0.9)
-    write_run(tmp_path, "c", "multimodal", 0.7, trainer__lr=0.1)
-    write_run(tmp_path, "d", "multimodal", 0.7, dataset__label="other")
+    write_run(tmp_path, "c", "multimodal", 0.7, optimizer__lr=0.1)
+    write_run(tmp_path, "d", "multimodal", 0.7, title="other")
+    write_run(tmp_path, "e", "multimodal", 0.7, optimizer___target_="torch.optim.SGD", optimizer__momentum=0.9)
     other, trial = own_layouts(read_runs(tmp_path))
     assert [row.title for row in trial.rows] == [
-        "mlp, SUM + CE",
-        "mlp, MultiModal, trainer.lr=0.01",
-        "mlp, MultiModal, trainer.lr=0.1",
+        "MLP, SUM + CE",
+        "MLP, MultiModal, optimizer=Adam, optimizer.lr=0.01, optimizer.momentum=none",
+        "MLP, MultiModal, optimizer=Adam, optimizer.lr=0.1, optimizer.momentum=none",
+        "MLP, MultiModal, optimizer=SGD, optimizer.lr=0.01, optimizer.momentum=0.9",
     ]
-    assert [row.title for row in other.rows] == ["mlp, MultiModal"]
-    assert (trial.name, other.title) == ("own_trial", "Your data: other")
+    assert [row.title for row in other.rows] == ["MLP, MultiModal"]
+    assert (trial.name, other.title) == ("own_trial", "Your runs: other")
 
 
 def test_the_page_and_the_terminal_show_them_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path / "runs", "a", "sum_ce", 0.8)
     write_run(tmp_path / "runs", "b", "multimodal", 0.9)
-    page = report(tmp_path / "runs", tmp_path / "report").read_text()
-    assert "Your data: trial" in page
+    page = report(tmp_path / "runs", tmp_path / "report", plan=fake_plan).read_text()
+    assert "Your runs: trial" in page
     said = capsys.readouterr().out
-    assert "89.0" in said and "3 of 3" in said and "Your data: trial" in said and "Table 1" not in said
-    cells = (tmp_path / "report" / "own_trial.csv").read_text()
-    assert "b,ACC,test/fused/ACC" in cells
+    assert "89.0" in said and "3 of 3" in said and "Your runs: trial" in said and "Table 1" not in said
+    assert "b,ACC,test/fused/ACC" in (tmp_path / "report" / "own_trial.csv").read_text()
+
+
+def test_a_loss_and_a_dataset_that_nobody_told_the_reports_about_show_up(tmp_path: Path) -> None:
+    facts = {"dataset": {"name": "toy", "title": "Toy data"}, "method": {"name": "toy_loss", "title": "Toy <loss>"}}
+    write_run(tmp_path / "runs", "toy-run", "toy_loss", 0.8)
+    file = tmp_path / "runs" / "toy-run" / "result.json"
+    result = json.loads(file.read_text())
+    result["config"]["facts"] = facts
+    file.write_text(json.dumps(result))
+    text = reported(tmp_path)
+    assert "Your runs: Toy data" in text and "Toy &lt;loss&gt;" in text and "79.0" in text
+
+
+def test_an_interrupted_run_has_a_row_that_says_so(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs", "a", "sum_ce", 0.8)
+    killed = tmp_path / "runs" / "b-0a1b"
+    killed.mkdir()
+    (killed / "config.yaml").write_text(yaml.safe_dump(a_config("multimodal")))
+    (tmp_path / "runs" / "c-0a1b").mkdir()
+    (tmp_path / "runs" / "c-0a1b" / "result.json").write_text("{cut")
+    text = reported(tmp_path)
+    assert "Your runs: trial" in text and "Your runs: unknown data" in text
+    row = text[text.index("MLP, MultiModal") :].partition("</tr>")[0]
+    assert row.count("interrupted</span>") == 6 and "interrupted, or still running" in text
+    assert "cells are complete" in text and "18 of 18" not in text
+    assert "result.json cannot be read" in text
+
+
+def test_runs_of_generated_data_stand_apart_and_say_so(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", "sum_ce", 0.8)
+    write_run(tmp_path, "b", "sum_ce", 0.9, generated=True)
+    real, generated = own_layouts(read_runs(tmp_path))
+    assert (real.notice, generated.title) == ("", "Your runs: trial, generated data")
+    assert generated.notice == "GENERATED DATA" and [row.key for row in generated.rows] == ["b"]
 
 
 def test_they_are_not_saved_as_results(tmp_path: Path) -> None:
     write_run(tmp_path / "runs", "a", "sum_ce", 0.8)
-    report(tmp_path / "runs", tmp_path / "report", save_results=tmp_path / "results")
-    assert not (tmp_path / "results").exists()
+    reported(tmp_path, save_results=tmp_path / "results")
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["README.md"]
 
 
 def test_without_any_run_the_page_shows_what_table_1_lacks(tmp_path: Path) -> None:
-    assert "Table 1: accuracy" in report(tmp_path / "runs", tmp_path / "report").read_text()
+    assert "Table 1: accuracy" in reported(tmp_path)
 
 
 def test_runs_that_were_split_differently_stand_in_different_tables(tmp_path: Path) -> None:
     write_run(tmp_path, "a", "sum_ce", 0.8)
     write_run(tmp_path, "b", "multimodal", 0.9, dataset__split_seed=1)
     write_run(tmp_path, "c", "nn_ce", 0.9, dataset__folds=10)
-    write_run(tmp_path, "d", "nn_ce", 0.9, dataset__label="other")
+    write_run(tmp_path, "d", "nn_ce", 0.9, title="other")
     layouts = own_layouts(read_runs(tmp_path))
     assert [(table.title, [row.key for row in table.rows]) for table in layouts] == [
-        ("Your data: other", ["d"]),
-        ("Your data: trial, dataset.folds=10, dataset.split_seed=0", ["c"]),
-        ("Your data: trial, dataset.folds=3, dataset.split_seed=0", ["a"]),
-        ("Your data: trial, dataset.folds=3, dataset.split_seed=1", ["b"]),
+        ("Your runs: other", ["d"]),
+        ("Your runs: trial, dataset.folds=10, dataset.split_seed=0", ["c"]),
+        ("Your runs: trial, dataset.folds=3, dataset.split_seed=0", ["a"]),
+        ("Your runs: trial, dataset.folds=3, dataset.split_seed=1", ["b"]),
     ]
     assert len({table.name for table in layouts}) == 4
 
@@ -110,21 +177,21 @@ def test_scores_of_inner_folds_are_never_called_test_scores(tmp_path: Path) -> N
     write_run(tmp_path / "runs", "b", "multimodal", 0.9, dataset__inner_folds=3, dataset__inner_fold=0)
     write_run(tmp_path / "runs", "c", "multimodal", 0.9, dataset__inner_folds=3, dataset__inner_fold=1)
     test, inner = own_layouts(read_runs(tmp_path / "runs"))
-    assert ([row.key for row in test.rows], test.title) == (["a"], "Your data: trial")
-    assert ([row.key for row in inner.rows], inner.title) == (["b", "c"], "Your data: trial, inner folds")
+    assert ([row.key for row in test.rows], test.title) == (["a"], "Your runs: trial")
+    assert ([row.key for row in inner.rows], inner.title) == (["b", "c"], "Your runs: trial, inner folds")
     assert "no test scores" in inner.description and not inner.conditions and not inner.compared
-    report(tmp_path / "runs", tmp_path / "report")
+    reported(tmp_path)
     (written,) = (tmp_path / "report").glob("own_trial_inner_folds*.csv")
     assert "b,ACC,validation/fused/ACC,,,10," in written.read_text()
     assert "inner" not in (tmp_path / "report" / "own_trial.md").read_text()
 
 
 def test_runs_are_compared_over_folds_of_the_same_samples(tmp_path: Path) -> None:
-    for name, fusion, fingerprint in (("a", "sum_ce", "f"), ("b", "multimodal", "f"), ("c", "nn_ce", "changed")):
-        write_run(tmp_path, name, fusion, 0.8, fingerprint=fingerprint)
+    for name, method, fingerprint in (("a", "sum_ce", "f"), ("b", "multimodal", "f"), ("c", "nn_ce", "changed")):
+        write_run(tmp_path, name, method, 0.8, fingerprint=fingerprint)
     (layout,) = own_layouts(runs := read_runs(tmp_path))
-    found = compare(tables.fill(layout, runs, lambda overrides: overrides[0].removeprefix("run=")))
-    assert [(one.first, one.second, one.folds) for one in found] == [("mlp, SUM + CE", "mlp, MultiModal", 3)]
+    found = compare(fill(layout, Runs(runs, fake_plan)))
+    assert [(one.first, one.second, one.folds) for one in found] == [("MLP, SUM + CE", "MLP, MultiModal", 3)]
     assert "compared over the folds in which both have the same test samples" in layout.description
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from golden.fakes import fake_name, fake_result, fake_runs, named_plan, write_run
+from golden.fakes import FakePlan, fake_name, fake_result, fake_runs, named_plan, write_run
 from golden.regenerate import FOLDER, LAYOUT, expected_files, filled, write_sweep
 from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable, Runs, fill
 from multimodal_loss.reporting.analysis.paper import PaperNumber
-from multimodal_loss.reporting.formats.cells_csv import cells_csv, from_csv
+from multimodal_loss.reporting.formats.cells_csv import CSV_FIELDS, cells_csv, from_csv
 from multimodal_loss.reporting.formats.latex import latex
 from multimodal_loss.reporting.formats.markdown import markdown
-from multimodal_loss.reporting.formats.text import Footnotes, number, ours_text
+from multimodal_loss.reporting.formats.text import Footnotes, number, ours_text, replicates_text, summary
 from multimodal_loss.reporting.layouts import all_layouts
 from multimodal_loss.reporting.layouts.base import Cell, Column, Layout, Row
 from multimodal_loss.results.collect import read_runs
@@ -122,6 +122,59 @@ def test_a_difference_pairs_replicates_by_their_number(tmp_path: Path) -> None:
     found = fill(layout, Runs(read_runs(tmp_path), named_plan)).cells["r", "c"]
     assert found.values == {1: pytest.approx(60), 2: pytest.approx(40)}
     assert found.state == "partial"
+
+
+def one_cell(name: str = "a") -> Layout:
+    cells = (Cell("r", "c", (name,)),)
+    return Layout(*("t", "t", "t", "t"), rows=(Row("r", "r"),), columns=(Column("c", "c"),), cells=cells)
+
+
+def test_a_seed_of_any_size_is_one_value(tmp_path: Path) -> None:
+    result = fake_result([0.9, 0.8])
+    for replicate, seed in zip(result["replicates"], (20240101, 7), strict=True):
+        replicate |= {"replicate_id": seed, "seed": seed}
+    write_run(tmp_path / "a", result)
+    plan = FakePlan("a", (7, 20240101), {}, "a")
+    table = fill(one_cell(), Runs(read_runs(tmp_path), lambda _: plan))
+    assert table.cells["r", "c"].state == "complete"
+    text = cells_csv(table)
+    (line,) = csv.DictReader(io.StringIO(text))
+    assert (line["replicates"], line["values"], line["expected"]) == ("7;20240101", "80;90", "2")
+    assert len(text) < 500
+    assert from_csv(one_cell(), text, {}).cells["r", "c"].values == {7: 80.0, 20240101: 90.0}
+
+
+def test_one_replicate_where_one_is_planned_is_complete(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", fake_result([0.9]))
+    found = fill(one_cell(), Runs(read_runs(tmp_path), lambda _: FakePlan("a", (0,), {}, "a"))).cells["r", "c"]
+    assert (found.state, found.sd, replicates_text(found), ours_text(found, Column("", ""))) == (
+        *("complete", None, "1 of 1", "90.0"),
+    )
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "history.csv", "checkpoint.pt"])
+def test_an_interrupted_run_is_shown_as_such(tmp_path: Path, file: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / file).write_text("")
+    table = fill(one_cell(), Runs(read_runs(tmp_path), named_plan))
+    assert table.cells["r", "c"].state == "interrupted" and table.complete == 0
+    assert "0 of 1 cells are complete. 1 wait for a run that was interrupted" in summary(table)
+    assert "**interrupted**" in markdown(table)
+
+
+def test_a_run_is_found_by_its_hash_whatever_it_is_called(tmp_path: Path) -> None:
+    """Of two with the same settings the finished one counts."""
+    write_run(tmp_path / "another-name-a", fake_result([0.9] * 5))
+    (tmp_path / "z-a").mkdir()
+    (tmp_path / "z-a" / "config.yaml").write_text("")
+    found = fill(one_cell(), Runs(read_runs(tmp_path), named_plan)).cells["r", "c"]
+    assert (found.state, found.run and found.run.name) == ("complete", "another-name-a")
+
+
+def test_files_without_the_column_replicates_are_numbered_from_0() -> None:
+    text = ",".join(CSV_FIELDS) + "\nt,r,c,m,,,85,7,2,3,,,partial,,90;80;\n"
+    cell = from_csv(one_cell(), text, {}).cells["r", "c"]
+    assert (cell.values, cell.expected, cell.state) == ({0: 90.0, 1: 80.0}, (0, 1, 2), "partial")
 
 
 def test_a_run_without_the_metric_says_so(tmp_path: Path) -> None:

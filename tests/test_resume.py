@@ -15,9 +15,9 @@ import multimodal_loss.training.run as train_module
 from conftest import run_training, start_training
 from multimodal_loss.configuration import compose_config
 from multimodal_loss.results.run_directory import RunDirectory
-from multimodal_loss.training.run import run
 from multimodal_loss.training import loop
 from multimodal_loss.training.loop import TrainingState
+from multimodal_loss.training.run import run
 
 LONG = ("trainer.max_epochs=1000", "trainer.patience=1000", "optimizer.lr=1e-3", "fusion=multimodal")
 

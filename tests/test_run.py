@@ -12,15 +12,15 @@ import torch
 from omegaconf import DictConfig
 
 from conftest import run_training
-from multimodal_loss.training import run as train_module
 from multimodal_loss.configuration import RunConfig, compose_config
 from multimodal_loss.datasets import SyntheticDataset
 from multimodal_loss.errors import UserError
 from multimodal_loss.results.metrics import compute_metrics
 from multimodal_loss.results.run_directory import WriteError
-from multimodal_loss.training.run import FailedRun, run
+from multimodal_loss.training import run as train_module
 from multimodal_loss.training.evaluate import predict
 from multimodal_loss.training.replicate import Replicate
+from multimodal_loss.training.run import FailedRun, run
 
 
 def result_of(path: Path) -> dict[str, Any]:
@@ -300,7 +300,7 @@ def test_exit_codes_of_a_sweep_come_back_from_whatever_process_ran_the_job(tiny:
 def test_a_done_run_is_trained_again_where_the_generator_changed(
     tiny: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A generator's version is part of a run's identity; the same options drawn otherwise are seen by the fingerprint."""
+    """Its version is part of a run's identity; what is drawn otherwise under the same one has another fingerprint."""
     config = compose_config([*tiny, "fusion=sum_ce"])
     directory = run(config)
     before = directory.result.read_bytes()

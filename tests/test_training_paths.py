@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
-from functools import partial
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,10 +15,10 @@ from multimodal_loss.backbones import MLP
 from multimodal_loss.configuration import TrainerConfig
 from multimodal_loss.datasets import MultimodalData, Split, SyntheticDataset
 from multimodal_loss.fusion import (
+    ConcatenationCrossEntropy,
     Fusion,
     Mulmix,
     MultiModalLoss,
-    ConcatenationCrossEntropy,
     ProxyAnchor,
     SoftTriple,
     SumCrossEntropy,
@@ -122,7 +122,9 @@ def test_both_paths_are_equal_over_50_steps_with_early_stopping(
 
 
 @pytest.mark.parametrize("rows", [60, 431])
-@pytest.mark.parametrize("fusion", [SumCrossEntropy, ConcatenationCrossEntropy, SoftTriple, ProxyAnchor, MultiModalLoss])
+@pytest.mark.parametrize(
+    "fusion", [SumCrossEntropy, ConcatenationCrossEntropy, SoftTriple, ProxyAnchor, MultiModalLoss]
+)
 @pytest.mark.parametrize("classes", [2, 3])
 def test_a_replicate_ends_in_the_same_bits_whichever_others_train_beside_it(
     fusion: Callable[..., Fusion], classes: int, rows: int

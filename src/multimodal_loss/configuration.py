@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -39,6 +39,7 @@ DEFAULT_CHOICES = ("experiment=null", "method=null")
 CANNOT_READ = "bad config"
 
 Node = dict[str, Any]
+FusionInput = Literal["probabilities", "logits"]
 
 
 class Planned(NamedTuple):
@@ -50,7 +51,7 @@ class Planned(NamedTuple):
 
 
 class PlannedRun(NamedTuple):
-    """A run as its config alone determines it: `name` and `hash` make its folder, `replicates` are its replicate ids."""
+    """A run as its config alone determines it; `<name>-<hash>` is its folder, `replicates` are its replicate ids."""
 
     name: str
     hash: str
@@ -107,7 +108,7 @@ class RunConfig:
     dataset: Node
     backbone: Node
     fusion: Node
-    fusion_input: str
+    fusion_input: FusionInput
     optimizer: Node
     scheduler: Node | None
     trainer: TrainerConfig
@@ -160,10 +161,10 @@ class RunConfig:
             return tuple(Planned(seed, seed, None) for seed in seeds)
         if num_folds is None:
             raise UserError(f"folds={list(folds)}: this dataset has one fixed split; leave folds null, choose seeds")
-        chosen = range(num_folds) if folds == "auto" else folds
-        if max(chosen) >= num_folds:  # type: ignore[type-var]
+        chosen = tuple(range(num_folds)) if isinstance(folds, str) else folds
+        if max(chosen) >= num_folds:
             raise UserError(f"folds={list(chosen)}: this dataset has folds 0 to {num_folds - 1}")
-        return tuple(Planned(int(fold), seeds[0], int(fold)) for fold in chosen)
+        return tuple(Planned(fold, seeds[0], fold) for fold in chosen)
 
 
 def data_version(config: RunConfig) -> int:
@@ -228,7 +229,7 @@ def of_replicate(node: Any, position: int) -> Any:
 
 def fusion_of(method: str) -> str:
     """The file of conf/fusion/ that a method chooses."""
-    defaults = OmegaConf.load(CONFIG_DIR / "method" / f"{method}.yaml").get("defaults")
+    defaults = OmegaConf.select(OmegaConf.load(CONFIG_DIR / "method" / f"{method}.yaml"), "defaults")
     (fusion,) = [entry["override /fusion"] for entry in defaults if "override /fusion" in entry]
     return str(fusion)
 
@@ -236,11 +237,9 @@ def fusion_of(method: str) -> str:
 @cache
 def method_facts(name: str) -> Node:
     """Name, title and colour of a method, as conf/method/ and its fusion's file say; titles may hold interpolations."""
-    config = OmegaConf.load(CONFIG_DIR / "method" / f"{name}.yaml")
-    assert isinstance(config, DictConfig)
-    of_fusion = OmegaConf.load(CONFIG_DIR / "fusion" / f"{fusion_of(name)}.yaml")
-    merged = OmegaConf.merge(OmegaConf.select(of_fusion, "facts.fusion"), OmegaConf.select(config, "facts.method") or {})
-    facts = OmegaConf.to_container(merged, resolve=False)
+    files = {"facts.fusion": f"fusion/{fusion_of(name)}.yaml", "facts.method": f"method/{name}.yaml"}
+    nodes = [OmegaConf.select(OmegaConf.load(CONFIG_DIR / file), key) or {} for key, file in files.items()]
+    facts = OmegaConf.to_container(OmegaConf.merge(*nodes), resolve=False)
     assert isinstance(facts, dict)
     return {str(key): value for key, value in facts.items()}
 
@@ -293,7 +292,8 @@ def explain(error: BaseException) -> str:
 def _known_keys() -> list[str]:
     """Of every group's files: what a key may have been meant to be."""
     nodes = [OmegaConf.load(path) for path in sorted(CONFIG_DIR.glob("**/*.yaml"))]
-    return sorted({key for node in nodes for key in _flattened(OmegaConf.to_container(node, resolve=False)) if not key.startswith("hydra")})
+    keys = {key for node in nodes for key in _flattened(OmegaConf.to_container(node, resolve=False))}
+    return sorted(key for key in keys if not key.startswith("hydra"))
 
 
 def _flattened(node: Any, prefix: str = "") -> Iterator[str]:
@@ -318,7 +318,7 @@ def _class(node: Node) -> Any:
     try:
         return get_class(node["_target_"])
     except (KeyError, ImportError, ValueError) as error:
-        raise UserError(f"_target_={node.get('_target_')}: cannot be imported ({' '.join(str(error).split())})") from error
+        raise UserError(f"_target_={node.get('_target_')}: there is no such class") from error
 
 
 def _numbers(key: str, value: Any) -> tuple[int, ...]:

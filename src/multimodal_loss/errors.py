@@ -1,5 +1,6 @@
 """The one error type for what a user can cause and mend."""
 
+import json
 import math
 from collections.abc import Sequence
 
@@ -27,5 +28,5 @@ def require_number(key: str, value: object, positive: bool = False, integer: boo
 def require_choice(key: str, value: object, choices: Sequence[str | bool | None]) -> None:
     """Raise UserError unless a config value is one of the choices."""
     if value not in choices:
-        names = ("null" if choice is None else str(choice).lower() if isinstance(choice, bool) else choice for choice in choices)
-        raise UserError(f"{key}={'null' if value is None else value}: not one of {', '.join(names)}")
+        given, *names = (json.dumps(one).strip('"') for one in (value, *choices))  # null, true and false as in YAML
+        raise UserError(f"{key}={given}: not one of {', '.join(names)}")

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from multimodal_loss.errors import UserError
 from multimodal_loss.reporting.analysis import significance
-from multimodal_loss.reporting.analysis.fill import FilledTable, Plan, Planned, Runs, fill
+from multimodal_loss.reporting.analysis.fill import FilledTable, Plan, Runs, fill
 from multimodal_loss.reporting.analysis.findings import findings
 from multimodal_loss.reporting.analysis.provenance import provenance
 from multimodal_loss.reporting.figures.base import save
@@ -65,7 +65,9 @@ def report(
     if quick and (len(names) > 1 or save_results):
         raise UserError(f"the quick profile is reported alone and never saved as a result: --tables {quick[0]}")
     output = output or Path("outputs/report/quick" if quick else "outputs/report")
-    runs, console = Runs(read_runs(runs_folder), plan or _plan), console or default_console()
+    from multimodal_loss.configuration import planned_run  # only here: Hydra takes a while to import
+
+    runs, console = Runs(read_runs(runs_folder), plan or planned_run), console or default_console()
 
     tables, absent = [fill(layouts[name], runs) for name in names], list[Layout]()
     if not names:
@@ -117,15 +119,9 @@ def _started(layouts: Sequence[Layout], runs: Runs) -> tuple[list[FilledTable], 
 
 
 def _could_fill(layout: Layout, runs: Sequence[Run]) -> bool:
-    """Whether any run may be of the layout's dataset, as one without a config may. Spares composing hundreds of cells."""
+    """Whether any run may be of the layout's dataset, as one without a config may; spares composing many cells."""
     names = {run.get("config/facts/dataset/name") for run in runs}
     return bool(runs) and (not layout.dataset or not names.isdisjoint({None, layout.dataset}))
-
-
-def _plan(overrides: Sequence[str]) -> Planned:
-    from multimodal_loss.configuration import planned_run  # only here: Hydra takes a while to import
-
-    return planned_run(overrides)
 
 
 def _section(table: FilledTable, runs: Runs, output: Path) -> Section:

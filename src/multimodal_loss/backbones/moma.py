@@ -61,7 +61,7 @@ class MOMA(nn.Module):
 
     def _unit_vectors(self, features: Tensor, modality: int) -> Tensor:
         """The modules' vectors (B, 2, modules), of length 1, in float32 at least."""
-        coordinates = self.coordinates[modality](features.flatten(1)).unflatten(1, (2, -1))
+        coordinates: Tensor = self.coordinates[modality](features.flatten(1)).unflatten(1, (2, -1))
         if coordinates.dtype in (torch.float16, torch.bfloat16):
             coordinates = coordinates.float()
         x, y = coordinates.unbind(dim=1)

@@ -63,6 +63,8 @@ class Fusion(nn.Module):
             )
         if _can_look(target):
             scores, target = self._without_ignored(scores, target)
+            if scores.is_inference() and torch.is_grad_enabled():  # autograd saves no tensor of inference mode
+                scores = scores.clone()
         _check_finite(scores)
         return self._in_full_precision("compute_loss", scores, target)
 
@@ -83,7 +85,7 @@ class Fusion(nn.Module):
     def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
         """The loss of scores and targets already checked: cross-entropy of the logits unless overridden.
 
-        On an accelerator or under torch.compile, ignored targets are still among them (see `kept`).
+        On an accelerator or under a transform of torch, ignored targets are still among them (see `kept`).
         """
         return self.cross_entropy(self.compute_logits(scores), target)
 
@@ -108,18 +110,17 @@ class Fusion(nn.Module):
         """What is stored beside the predictions when a run is asked to store more."""
         return {}
 
-    def kept(self, target: Tensor) -> Tensor:
-        """Which samples count (B,): all but the ignored ones."""
-        return target != self.ignore_index
-
-    def is_class(self, target: Tensor) -> Tensor:
-        """(B, C): True at a sample's class; nowhere for an ignored one."""
-        return (target[:, None] == torch.arange(self.num_classes, device=target.device)) & self.kept(target)[:, None]
+    def kept(self, target: Tensor) -> Tensor | None:
+        """Which samples count (B,); None where all do, as on a CPU, where `forward` has left out the ignored ones."""
+        return None if _can_look(target) else target != self.ignore_index
 
     def cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
         """The mean cross-entropy of the samples that count; 0 where there is none."""
+        kept = self.kept(target)
+        if kept is None and not len(target):
+            return logits.sum()
         loss = F.cross_entropy(logits, target, ignore_index=self.ignore_index)
-        return loss.where(self.kept(target).any(), 0)
+        return loss if kept is None else loss.where(kept.any(), 0)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in inspect.signature(type(self)).parameters)
@@ -142,9 +143,13 @@ class Fusion(nn.Module):
 
     def _without_ignored(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The samples that count. ValueError: a target that is neither a class nor `ignore_index`."""
-        kept = self.kept(target)
-        if not kept.all():
-            scores, target = scores[kept], target[kept]
+        if not len(target):
+            return scores, target
+        least, most = (int(value) for value in target.aminmax())
+        if least >= 0 and most < self.num_classes and not least <= self.ignore_index <= most:
+            return scores, target
+        kept = target != self.ignore_index
+        scores, target = scores[kept], target[kept]
         wrong = target[(target < 0) | (target >= self.num_classes)]
         if len(wrong):
             raise ValueError(
@@ -178,9 +183,18 @@ class _Method(nn.Module):
         return result
 
 
-def mean_of_kept(losses: Tensor, kept: Tensor) -> Tensor:
-    """The mean of the losses (B,) of the samples that count; 0 where there is none."""
+def mean_of_kept(losses: Tensor, kept: Tensor | None) -> Tensor:
+    """The mean of the losses (B,) of the samples that count, by default all; 0 where there is none."""
+    if kept is None:
+        return losses.mean() if len(losses) else losses.sum()
     return losses.masked_fill(~kept, 0).sum() / kept.sum().clamp(min=1)
+
+
+def share_of_kept(losses: Tensor, kept: Tensor | None) -> Tensor:
+    """What `mean_of_kept` divides each sample's gradient by: (B,), infinity for those that do not count, or ()."""
+    if kept is None:
+        return losses.new_tensor(len(losses))
+    return kept.sum().to(losses.dtype).where(kept, torch.inf)
 
 
 def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
@@ -220,7 +234,7 @@ def _check_finite(scores: Tensor) -> None:
     finite = scores.detach().isfinite()
     for m in range(scores.shape[1]):
         if not finite[:, m].all():
-            value = float(scores[:, m][~finite[:, m]][0])
+            value = float(scores.detach()[:, m][~finite[:, m]][0])
             raise NonFiniteScores(f"the scores of modality {m} (counted from 0) must be finite, got {value}")
 
 

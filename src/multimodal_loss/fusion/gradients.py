@@ -26,8 +26,7 @@ def with_own_gradient(compute: LossAndGradients, plain: Callable[..., Tensor] | 
         loss, gradients = compute(wanted)
     if not any(wanted):
         return loss
-    savable = (tensor.clone() if tensor.is_inference() else tensor for tensor in inputs)
-    attached: Tensor = _Attach.apply(loss, gradients, plain, *savable)
+    attached: Tensor = _Attach.apply(loss, gradients, plain, *inputs)
     return attached
 
 

@@ -84,7 +84,7 @@ class Mulmix(Fusion):
 
     def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
         x, kept = self._combinable(scores), self.kept(target)
-        target = target.where(kept, 0)
+        target = target if kept is None else target.where(kept, 0)
         if not self._listed:
             loss = with_own_gradient(
                 lambda wanted: subset_loss_and_gradient(x, target, kept, self.beta, wanted), None, x

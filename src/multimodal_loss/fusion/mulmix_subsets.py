@@ -13,7 +13,7 @@ so that value and gradient come out of a single pass over blocks of candidates t
 import torch
 from torch import Tensor
 
-from multimodal_loss.fusion.base import mean_of_kept
+from multimodal_loss.fusion.base import mean_of_kept, share_of_kept
 from multimodal_loss.fusion.scratch import Scratch
 
 MAX_SPREAD = 69.0  # log of 1e30: scores further than this below their modality's best count as this far below
@@ -38,9 +38,9 @@ def subset_losses(scores: Tensor, beta: float) -> Tensor:
 
 
 def subset_loss_and_gradient(
-    scores: Tensor, target: Tensor, kept: Tensor, beta: float, wanted: tuple[bool, ...]
+    scores: Tensor, target: Tensor, kept: Tensor | None, beta: float, wanted: tuple[bool, ...]
 ) -> tuple[Tensor, tuple[Tensor | None]]:
-    """The mean over the samples `kept` (B,) of L^target, the sum over all non-empty subsets, and its gradient."""
+    """The mean of L^target, the sum over all non-empty subsets, over the samples `kept` (None: all); its gradient."""
     losses = scores.new_empty(len(scores))
     gradient = torch.empty_like(scores)
     for part in _sample_parts(scores):
@@ -49,8 +49,8 @@ def subset_loss_and_gradient(
         losses[part] = loss[0]
         if wanted[0]:
             gradient[part] = tables.to_scores(*table_gradients)
-    share = kept.sum().to(losses.dtype).where(kept, torch.inf)  # a gradient over infinity is 0
-    return mean_of_kept(losses, kept), (gradient.div_(share[:, None, None]) if wanted[0] else None,)
+    share = share_of_kept(losses, kept)
+    return mean_of_kept(losses, kept), (gradient.div_(share.view(-1, 1, 1)) if wanted[0] else None,)
 
 
 class _Tables:

@@ -77,8 +77,9 @@ class MultiModalLoss(ProxyFusion):
         if not self._has_fused_loss() or autograd_only():
             return super().compute_loss(scores, target)
         proxies, kept = self.proxies, self.kept(target)
+        safe = target if kept is None else target.where(kept, 0)
         return with_own_gradient(
-            lambda wanted: loss_and_gradients(scores, proxies, target.where(kept, 0), kept, self.gamma, wanted),
+            lambda wanted: loss_and_gradients(scores, proxies, safe, kept, self.gamma, wanted),
             lambda x, raw: self.cross_entropy(self._logits(x, raw), target),
             scores,
             proxies,
@@ -106,7 +107,8 @@ class MultiModalLoss(ProxyFusion):
         the closest of their class to at least one sample of that class; "distinct", groups of alive proxies, where two
         belong together if a chain of cosines above 0.99 joins them.
         """
-        scores, target = scores[self.kept(target)], target[self.kept(target)]
+        kept = target != self.ignore_index
+        scores, target = scores[kept], target[kept]
         proxies = self._effective(self.proxies).to(scores.dtype)
         own = self._similarity(scores, proxies)[target, :, torch.arange(len(target), device=target.device)]
         used = torch.zeros(self.num_classes, self.proxies_per_class, dtype=torch.bool, device=target.device)

@@ -19,7 +19,7 @@ import math
 import torch
 from torch import Tensor
 
-from multimodal_loss.fusion.base import mean_of_kept
+from multimodal_loss.fusion.base import mean_of_kept, share_of_kept
 from multimodal_loss.fusion.scratch import Scratch
 
 LOG_2 = math.log(2)
@@ -31,7 +31,7 @@ MIN_ROWS = 256  # with fewer samples in a block, reading W for each costs more t
 
 
 def loss_and_gradients(
-    scores: Tensor, proxies: Tensor, target: Tensor, kept: Tensor, gamma: float, wanted: tuple[bool, ...]
+    scores: Tensor, proxies: Tensor, target: Tensor, kept: Tensor | None, gamma: float, wanted: tuple[bool, ...]
 ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
     """The mean loss, and its gradients with respect to scores and proxies where `wanted` says so.
 
@@ -39,19 +39,19 @@ def loss_and_gradients(
         scores: (B, M, C), float32 or float64.
         proxies: (C, K, M, C), raw values.
         target: (B,), class indices.
-        kept: (B,), which samples the mean is over.
+        kept: (B,), which samples the mean is over; None: all.
         gamma: temperature, at least 1 / MAX_INVERSE_GAMMA.
         wanted: for scores and for proxies.
     """
     batch = len(scores)
     flat = scores.flatten(1)
     raw = proxies.reshape(-1, flat.shape[1])
-    share = kept.sum().to(flat.dtype).where(kept, torch.inf)  # a gradient over infinity is 0
     unit = raw.clamp(min=0)
     norm = torch.linalg.vector_norm(unit, dim=1, keepdim=True)
     unit.div_(norm.clamp(min=EPSILON))
 
     losses = flat.new_empty(batch)
+    share = share_of_kept(losses, kept)
     flat_grad = torch.empty_like(flat) if wanted[0] else None
     unit_grad = flat.new_zeros(unit.t().shape) if wanted[1] else None
     rows = _rows_per_block(batch, len(unit), flat.device)
@@ -63,7 +63,13 @@ def loss_and_gradients(
         block.logits(flat[here], unit, gamma)
         block.cross_entropy(target[here], losses[here])
         if any(wanted):
-            block.backward(unit, gamma, share[here], None if flat_grad is None else flat_grad[here], unit_grad)
+            block.backward(
+                unit,
+                gamma,
+                share[here] if share.ndim else share,
+                None if flat_grad is None else flat_grad[here],
+                unit_grad,
+            )
 
     scores_grad = None if flat_grad is None else flat_grad.view(scores.shape)
     proxies_grad = None

@@ -64,7 +64,7 @@ class Multitask(Fusion):
             return
         from multimodal_loss.fusion.logistic import fit_logistic  # here: the losses need torch alone
 
-        kept = self.kept(target)
+        kept = target != self.ignore_index
         probabilities = scores()[kept].softmax(dim=-1).flatten(1)
         weight, bias = fit_logistic(probabilities, target[kept], self.num_classes, C=1.0)
         self.ensemble_weight.copy_(weight)

@@ -53,9 +53,13 @@ class ProxyAnchor(ProxyFusion):
 
     def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
         cosine = self._cosine(scores)
-        positive = self.is_class(target)
+        kept = self.kept(target)
+        positive = F.one_hot(target if kept is None else target.where(kept, 0), self.num_classes).bool()
+        negative = ~positive
+        if kept is not None:
+            positive, negative = positive & kept[:, None], negative & kept[:, None]
         pull = self._log_one_plus_sum(-self.alpha * (cosine - self.margin), positive)
-        push = self._log_one_plus_sum(self.alpha * (cosine + self.margin), self.kept(target)[:, None] & ~positive)
+        push = self._log_one_plus_sum(self.alpha * (cosine + self.margin), negative)
         present = positive.any(dim=0).sum().clamp(min=1)
         return pull.sum() / present + push.mean()
 

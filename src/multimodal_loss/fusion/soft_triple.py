@@ -71,7 +71,8 @@ class SoftTriple(ProxyFusion):
 
     def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
         logits = self.compute_logits(scores)
-        true_class = self.is_class(target).to(logits.dtype)
+        kept = self.kept(target)
+        true_class = F.one_hot(target if kept is None else target.where(kept, 0), self.num_classes).to(logits.dtype)
         loss = self.cross_entropy(logits - self.scale * self.margin * true_class, target)
         return loss + self.tau * self._proxy_spread() if self.tau > 0 else loss
 

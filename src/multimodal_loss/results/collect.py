@@ -4,7 +4,6 @@ Nothing here raises for what is wrong inside a run directory: a run that was kil
 `state` and `reason` say so, and whoever asks for its numbers gets none.
 """
 
-import csv
 import json
 import math
 import statistics
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
@@ -191,19 +191,17 @@ def read_outputs(run: Run, replicate_id: int) -> Outputs | None:
 
 def read_history(run: Run) -> dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Epochs and training losses per replicate from history.csv; a line that a killed run cut short is left out."""
-    points: dict[int, list[tuple[float, float]]] = {}
     try:
-        with (run.path / "history.csv").open(newline="", encoding="utf-8", errors="replace") as file:
-            for row in csv.DictReader(file):
-                try:
-                    point = float(row["epoch"]), float(row["train_loss"])
-                    points.setdefault(int(row["replicate_id"]), []).append(point)
-                except (KeyError, TypeError, ValueError):
-                    continue
-    except (OSError, csv.Error):
+        with (run.path / "history.csv").open(encoding="utf-8", errors="replace") as file:
+            frame = pd.read_csv(file, usecols=["replicate_id", "epoch", "train_loss"], on_bad_lines="skip")
+    except (OSError, ValueError):  # ParserError and EmptyDataError are ValueErrors
         return {}
-    curves = {replicate_id: np.array(sorted(values)) for replicate_id, values in sorted(points.items())}
-    return {replicate_id: (curve[:, 0], curve[:, 1]) for replicate_id, curve in curves.items()}
+    frame = frame.apply(pd.to_numeric, errors="coerce").dropna().sort_values("epoch")
+    columns = ["epoch", "train_loss"]
+    return {
+        int(one): (curve[columns[0]].to_numpy(float), curve[columns[1]].to_numpy(float))
+        for one, curve in frame.groupby("replicate_id")
+    }
 
 
 def lookup(tree: object, path: str) -> Any:

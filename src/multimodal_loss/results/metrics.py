@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import entropy
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, matthews_corrcoef
 
 RANKING_METRICS = ("AUC", "AUC_weighted", "AUC_micro", "AP", "AP_weighted", "AP_micro")
 METRICS = ("ACC", "FM", "FW", "MCC", *RANKING_METRICS, "NLL", "Brier", "ECE", "entropy", "confidence_gap")
@@ -106,8 +106,7 @@ def true_class_histogram(
 
 def confusion_counts(target: NDArray[np.integer], predicted: NDArray[np.integer], classes: int) -> Integers:
     """(C, C): how many samples of a row's class were taken for a column's, from class indices (N,) both."""
-    pairs = np.bincount(np.asarray(target, dtype=np.int64) * classes + predicted, minlength=classes * classes)
-    return pairs.reshape(classes, classes)
+    return np.asarray(confusion_matrix(target, predicted, labels=range(classes)))
 
 
 def class_f1(confusion: NDArray[np.integer]) -> Floats:

@@ -61,7 +61,7 @@ class RunDirectory:
 
     @classmethod
     def of(cls, folder: Path, name: str, hash: str) -> "RunDirectory":
-        """That of the hash, whatever name was in use when it was made; a new one under this name where there is none."""
+        """The hash's, whatever name was in use when it was made; under this name where there is none."""
         made = sorted(path for path in folder.glob(f"*-{hash}") if not path.name.startswith("."))
         return cls(made[0] if made else folder / f"{name}-{hash}", hash)
 

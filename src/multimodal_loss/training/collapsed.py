@@ -28,8 +28,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
+from multimodal_loss.configuration import FusionInput
 from multimodal_loss.training.evaluate import Validation, validation_split
-from multimodal_loss.training.replicate import FusionInput, Recipe, Replicate, as_fusion_input
+from multimodal_loss.training.replicate import Recipe, Replicate, as_fusion_input
 
 
 def can_collapse(replicates: Sequence[Replicate], recipe: Recipe) -> bool:

@@ -118,7 +118,7 @@ class Validation:
             target = split.target.to(self._device)
             return float(replicate.fusion(as_fusion_input(scores, self._recipe.fusion_input), target))
         prediction = predict(replicate, split, self._recipe, self._device)
-        target, predicted = prediction["target"], prediction["fused"].argmax(1)
+        true, predicted = prediction["target"], prediction["fused"].argmax(1)
         if monitor == "validation_ACC":
-            return 1.0 - float(accuracy_score(target, predicted))
-        return 1.0 - float(f1_score(target, predicted, average="macro", zero_division=0))
+            return 1.0 - float(accuracy_score(true, predicted))
+        return 1.0 - float(f1_score(true, predicted, average="macro", zero_division=0))

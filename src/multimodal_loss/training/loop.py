@@ -152,12 +152,14 @@ def _check_data(replicates: Sequence[Replicate], run: RunDirectory, state: Train
         data = replicate.data.fingerprint
         if state.fingerprints.setdefault(replicate.replicate_id, data) != data:
             raise UserError(
-                f"the data of replicate {replicate.replicate_id} changed since {run.checkpoint} was written; delete that "
-                "file to train this run from the start"
+                f"the data of replicate {replicate.replicate_id} changed since {run.checkpoint} was written; delete "
+                "that file to train this run from the start"
             )
 
 
-def _enter_group(replicates: Sequence[Replicate], trainer: GroupTrainer, options: TrainerConfig, state: TrainingState) -> None:
+def _enter_group(
+    replicates: Sequence[Replicate], trainer: GroupTrainer, options: TrainerConfig, state: TrainingState
+) -> None:
     """Begin the group, or make it what it was at the checkpoint: in the middle, or at its end."""
     numbers = [r.replicate_id for r in replicates]
     if not all(number in state.weights for number in numbers):

@@ -2,17 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from multimodal_loss.configuration import TrainerConfig
+from multimodal_loss.configuration import FusionInput, TrainerConfig
 from multimodal_loss.datasets import MultimodalData
 from multimodal_loss.errors import UserError
 from multimodal_loss.fusion import Fusion
-
-FusionInput = Literal["probabilities", "logits"]
 
 
 @dataclass

@@ -52,7 +52,7 @@ def run(config: DictConfig) -> RunDirectory:
         source = {"fingerprint": dataset.fingerprint(), "version": data_version(settings)}
         if directory.is_done() and directory.data() != source:
             kept = directory.set_aside()
-            text = f"warning: the data changed after {directory.path} ended: training again; the old run is kept in {kept}"
+            text = f"warning: the data changed after {directory.path} ended: training again, the old run is in {kept}"
             print(text, file=sys.stderr, flush=True)
         if not directory.is_done():
             directory.write_text("config.yaml", OmegaConf.to_yaml(config, resolve=True))
@@ -205,14 +205,10 @@ def make_planned(settings: RunConfig, dataset: Dataset, planned: Planned) -> Rep
 
 def make_recipe(settings: RunConfig, replicate: Replicate) -> Recipe:
     position = replicate.fold or 0
-    scheduler = settings.scheduler and _build(of_replicate(settings.scheduler, position), "scheduler")
-    recipe = Recipe(
-        _build(of_replicate(settings.optimizer, position), "optimizer"),
-        settings.trainer,
-        settings.fusion_input,  # type: ignore[arg-type]
-        scheduler,
-        settings.workers,
-    )
+    optimizer = _build(of_replicate(settings.optimizer, position), "optimizer")
+    node = of_replicate(settings.scheduler, position)
+    scheduler = None if node is None else _build(node, "scheduler")
+    recipe = Recipe(optimizer, settings.trainer, settings.fusion_input, scheduler, settings.workers)
     if recipe.lr <= 0:
         raise UserError(f"optimizer.lr={recipe.lr:g}: must be a number above 0")
     return recipe

@@ -8,12 +8,15 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from multimodal_loss.reporting.analysis.paper import PaperNumber, paper_numbers
 from multimodal_loss.reporting.analysis.provenance import machine
 from multimodal_loss.reporting.layouts.base import Cell, Column, Layout, Row, Which
 from multimodal_loss.results.collect import Run, aggregate
+
+if TYPE_CHECKING:
+    from multimodal_loss.configuration import PlannedRun  # which imports Hydra
 
 CellState = Literal["complete", "partial", "failed", "interrupted", "missing"]
 
@@ -21,17 +24,7 @@ CellState = Literal["complete", "partial", "failed", "interrupted", "missing"]
 DISTANCE_CLASSES = ((1.0, "within 1"), (2.0, "within 2"), (3.0, "within 3"), (math.inf, "more than 3"))
 
 
-class Planned(Protocol):
-    """What a run's settings say of it before it has been trained."""
-
-    @property
-    def hash(self) -> str: ...
-
-    @property
-    def replicates(self) -> tuple[int, ...]: ...
-
-
-Plan = Callable[[Sequence[str]], Planned]
+Plan = Callable[[Sequence[str]], "PlannedRun"]
 
 
 class Runs:

@@ -2,7 +2,7 @@
 prediction, proxies.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -18,47 +18,38 @@ CALIBRATION_COLUMNS = ("ACC", *CALIBRATION_METRICS)
 PROXY_COUNTS = ("alive", "used", "distinct")
 MOST_LISTED = 8  # predictions of one run in the calibration table
 KEPT_METRICS = ("ACC", "NLL", "ECE")  # of a modality's own prediction, inside a fused model and alone
+SOURCE_COLUMNS = ("condition", "method", "replicate_id", "modality", *CALIBRATION_COLUMNS)
+CALIBRATION_NOTE = (
+    "Test split, fractions and nats, mean \N{PLUS-MINUS SIGN} sample standard deviation over replicates. NLL and Brier "
+    "score (0 to 2) rank whole predictions, lower is better; ECE is the expected calibration error of the predicted "
+    "class (15 bins); a positive confidence gap is over-confidence. A noisy modality should be unsure: its entropy is "
+    "a virtue only if its accuracy is low."
+)
+KEPT_NOTE = (
+    "Is a modality's own prediction still of use after the fusion was trained? Its accuracy (fraction), NLL and ECE "
+    "inside each fused model, beside the network that was trained on this modality alone; the difference of the "
+    "accuracies is formed replicate by replicate."
+)
+PROXIES_NOTE = (
+    "Per class, mean ± sample standard deviation over replicates. Alive: not clamped to zero in "
+    "every entry. Used: the nearest proxy of at least one training sample of its class. Distinct: clusters of proxies with a "
+    "cosine above 0.99."
+)
+Line = tuple[str, str, list[Aggregate]]  # method, what of it, and its numbers
+Source = tuple[object, ...]  # one replicate's metrics of one prediction, a modality's own or the fused one
 
 
 @dataclass(frozen=True)
-class CalibrationLine:
-    method: str
-    source: str  # a modality's name, or fused
-    metrics: Mapping[str, Aggregate]
+class Detail:
+    """A table of numbers that is folded up below the pictures. In a `signed` one the last column is a difference."""
 
-
-@dataclass(frozen=True)
-class ProxyLine:
-    """Proxies of one class: how many are alive, used and distinct, over replicates."""
-
-    method: str
-    class_name: str
-    counts: Mapping[str, Aggregate]
-
-
-@dataclass(frozen=True)
-class KeptLine:
-    """A modality's own prediction inside a fused model, beside the network trained on that modality alone.
-
-    `difference` is that of the accuracies, inside - alone, replicate by replicate.
-    """
-
-    method: str
-    modality: str
-    inside: Mapping[str, Aggregate]
-    alone: Mapping[str, Aggregate]
-    difference: Aggregate
-
-
-@dataclass(frozen=True)
-class SourceLine:
-    """One replicate's metrics of one prediction: a modality's own, or the fused one."""
-
-    condition: str
-    method: str
-    replicate_id: int
-    modality: str
-    metrics: Mapping[str, float | None]
+    title: str
+    summary: str
+    note: str
+    columns: Sequence[str]
+    lines: Sequence[Line]
+    decimals: int = 3
+    signed: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,10 +58,8 @@ class Findings:
 
     condition: Condition
     pictures: Sequence[Picture]
-    calibration: Sequence[CalibrationLine]
-    kept: Sequence[KeptLine]
-    proxies: Sequence[ProxyLine]
-    sources: Sequence[SourceLine]
+    details: Sequence[Detail]
+    sources: Sequence[Source]
     note: str = ""
 
 
@@ -85,12 +74,36 @@ def findings(condition: Condition, layout: Layout, runs: Runs) -> Findings | Non
     if layout.notice:
         for picture in pictures:
             watermark(picture.figure, layout.notice)
+    pairs = [f"{metric} {where}" for metric in KEPT_METRICS for where in ("inside", "alone")]
+    details = (
+        Detail(
+            "Calibration",
+            "Calibration",
+            CALIBRATION_NOTE,
+            ("Method", "Prediction of", *CALIBRATION_COLUMNS),
+            [line for shown, run in judged for line in calibration(shown.label, run)],
+        ),
+        Detail(
+            "Own predictions",
+            "Each modality's own prediction, inside a fused model and alone",
+            KEPT_NOTE,
+            ("Method", "Modality", *pairs, "ACC difference"),
+            kept(judged),
+            signed=True,
+        ),
+        Detail(
+            "Proxies",
+            "Proxies",
+            PROXIES_NOTE,
+            ("Method", "Class", *PROXY_COUNTS),
+            [line for shown, run in found for line in proxies(shown.label, run)],
+            decimals=1,
+        ),
+    )
     return Findings(
         condition,
         pictures,
-        [line for shown, run in judged for line in calibration(shown.label, run)],
-        kept(judged),
-        [line for shown, run in found for line in proxies(shown.label, run)],
+        [detail for detail in details if detail.lines],
         [line for shown, run in judged for line in per_replicate(condition.key, shown.label, run)],
         note="" if pictures else condition.without_pictures,
     )
@@ -104,50 +117,45 @@ def source_paths(run: Run) -> dict[str, str]:
     return paths if len(paths) == 1 else {**paths, FUSED: "test/fused"}
 
 
-def calibration(label: str, run: Run) -> list[CalibrationLine]:
+def calibration(label: str, run: Run) -> list[Line]:
     """A line per prediction of which anything is known; only for the fused one where there are too many to read."""
-    paths, lines = source_paths(run), []
+    paths = source_paths(run)
     if len(paths) > MOST_LISTED:
         paths = {FUSED: paths[FUSED]}
-    for source, path in paths.items():
-        metrics = {metric: aggregate(run.values(f"{path}/{metric}").values()) for metric in CALIBRATION_COLUMNS}
-        if any(metric.n for metric in metrics.values()):
-            lines.append(CalibrationLine(label, source, metrics))
-    return lines
+    lines = [(label, source, _aggregates(run, path, CALIBRATION_COLUMNS)) for source, path in paths.items()]
+    return [line for line in lines if any(metric.n for metric in line[2])]
 
 
-def kept(found: Sequence[tuple[Shown, Run]]) -> list[KeptLine]:
-    """A line for each modality of each fused model whose modality was also trained alone, on the same backbone."""
+def kept(found: Sequence[tuple[Shown, Run]]) -> list[Line]:
+    """A line for each modality of each fused model whose modality was also trained alone, on the same backbone; the
+    difference of the accuracies, inside - alone, is formed replicate by replicate.
+    """
     alone = {(_backbone(run), run.inputs[0]): run for _, run in found if len(run.inputs) == len(run.modalities) == 1}
     lines = []
     for shown, run in found:
         for name in run.modalities if len(run.inputs) > 1 else ():
-            other = alone.get((_backbone(run), name))
-            if other is None:
-                continue
-            sources = ((run, f"test/modalities/{name}"), (other, f"test/modalities/{other.modalities[0]}"))
-            first, second = (one.values(f"{path}/ACC") for one, path in sources)
-            inside, outside = (
-                {m: aggregate(one.values(f"{path}/{m}").values()) for m in KEPT_METRICS} for one, path in sources
-            )
-            paired = [first[r] - second[r] for r in first if r in second]
-            lines.append(KeptLine(shown.label, name, inside, outside, aggregate(paired)))
+            if other := alone.get((_backbone(run), name)):
+                paths = f"test/modalities/{name}", f"test/modalities/{other.modalities[0]}"
+                first, second = run.values(f"{paths[0]}/ACC"), other.values(f"{paths[1]}/ACC")
+                inside, outside = _aggregates(run, paths[0], KEPT_METRICS), _aggregates(other, paths[1], KEPT_METRICS)
+                pairs = [one for pair in zip(inside, outside, strict=True) for one in pair]
+                difference = aggregate(first[r] - second[r] for r in first if r in second)
+                lines.append((shown.label, name, [*pairs, difference]))
     return lines
 
 
-def per_replicate(condition: str, label: str, run: Run) -> list[SourceLine]:
-    lines = []
+def per_replicate(condition: str, label: str, run: Run) -> list[Source]:
+    """`SOURCE_COLUMNS` of each replicate and prediction."""
+    lines: list[Source] = []
     for source, path in source_paths(run).items():
-        metrics = {metric: run.values(f"{path}/{metric}") for metric in CALIBRATION_COLUMNS}
-        for replicate_id in run.replicates:
-            row = {metric: values.get(replicate_id) for metric, values in metrics.items()}
-            lines.append(SourceLine(condition, label, replicate_id, source, row))
+        metrics = [run.values(f"{path}/{metric}") for metric in CALIBRATION_COLUMNS]
+        lines += [(condition, label, one, source, *(m.get(one) for m in metrics)) for one in run.replicates]
     return lines
 
 
-def sources_of_rows(table: FilledTable) -> list[SourceLine]:
+def sources_of_rows(table: FilledTable) -> list[Source]:
     """The same for a table that has no condition of its own: where a row is one run, that run's."""
-    lines: list[SourceLine] = []
+    lines: list[Source] = []
     for row in table.layout.rows:
         cells = [cell for column in table.layout.columns if (cell := table[row, column])]
         run = cells[0].run if len({cell.cell.run for cell in cells}) == 1 else None
@@ -156,31 +164,27 @@ def sources_of_rows(table: FilledTable) -> list[SourceLine]:
     return lines
 
 
-def sources_csv(lines: Sequence[SourceLine]) -> str:
+def sources_csv(lines: Sequence[Source]) -> str:
     """Fractions and nats, eight digits; empty where a metric is undefined."""
-    rows = [(line.condition, line.method, line.replicate_id, line.modality, *line.metrics.values()) for line in lines]
-    columns = ["condition", "method", "replicate_id", "modality", *CALIBRATION_COLUMNS]
-    return pd.DataFrame(rows, columns=columns).to_csv(index=False, lineterminator="\n", float_format="%.8g")
+    frame = pd.DataFrame(lines, columns=list(SOURCE_COLUMNS))
+    return frame.to_csv(index=False, lineterminator="\n", float_format="%.8g")
 
 
-def proxies(label: str, run: Run) -> list[ProxyLine]:
-    counts: dict[str, list[list[float]]] = {}
+def proxies(label: str, run: Run) -> list[Line]:
+    """A line per class: how many of its proxies are alive, used and distinct, over replicates."""
+    counts = []
     for kind in PROXY_COUNTS:
         found = [lookup(replicate, f"proxies/{kind}") for replicate in run.replicates.values()]
-        counts[kind] = [per_class for per_class in found if isinstance(per_class, list)]
-    classes = max((len(per_class) for kind in counts.values() for per_class in kind), default=0)
-    titles = run.class_names(classes)
+        counts.append([per_class for per_class in found if isinstance(per_class, list)])
+    classes = max((len(per_class) for kind in counts for per_class in kind), default=0)
     return [
-        ProxyLine(
-            label,
-            titles[c],
-            {
-                kind: aggregate(per_class[c] for per_class in found if c < len(per_class))
-                for kind, found in counts.items()
-            },
-        )
-        for c in range(classes)
+        (label, title, [aggregate(one[c] for one in kind if c < len(one)) for kind in counts])
+        for c, title in enumerate(run.class_names(classes))
     ]
+
+
+def _aggregates(run: Run, path: str, metrics: Sequence[str]) -> list[Aggregate]:
+    return [aggregate(run.values(f"{path}/{metric}").values()) for metric in metrics]
 
 
 def _backbone(run: Run) -> str:

@@ -87,15 +87,6 @@ class Recognition:
     seconds: float | None  # from one window to the next
 
 
-@dataclass(frozen=True)
-class Segment:
-    """Neighbouring windows of one class: `start` and `end` (exclusive) in windows."""
-
-    start: int
-    end: int
-    class_index: int
-
-
 def pictures(
     condition: Condition,
     found: Sequence[tuple[Shown, Run]],
@@ -145,9 +136,7 @@ def recognition(shown: Shown, run: Run) -> Recognition | None:
         tuple(run.class_names(classes)),
         tuple(run.modality_names(inputs)),
         np.stack([counts(*pair) for pair in zip(targets, predicted, strict=True)]),
-        np.stack(
-            [[counts(t, column) for column in p.argmax(axis=2).T] for t, p in zip(targets, own, strict=True)],
-        ),
+        np.stack([[counts(t, column) for column in p.argmax(axis=2).T] for t, p in zip(targets, own, strict=True)]),
         reliability_bins(np.concatenate(targets), np.concatenate(fused)),
         replicates[0],
         targets[0],
@@ -169,17 +158,11 @@ def mean_f1(confusion: Integers) -> tuple[Floats, Floats]:
     return np.ma.filled(mean.astype(float), np.nan), np.ma.filled(deviation.astype(float), np.nan)
 
 
-def shares(confusion: Integers) -> Floats:
-    """Counts (C, C) as shares of their row; NaN in the row of a class that has no sample."""
-    totals = confusion.sum(axis=1, keepdims=True)
-    return np.asarray(np.divide(confusion, totals, out=np.full(confusion.shape, np.nan), where=totals > 0))
-
-
-def segments(classes: Sequence[int] | Integers) -> list[Segment]:
-    """The windows (N,) as runs of equal classes, in order."""
+def segments(classes: Sequence[int] | Integers) -> list[tuple[int, int, int]]:
+    """The windows (N,) as runs of equal classes, in order: start, end (exclusive), class."""
     classes = np.asarray(classes)
     edges = [0, *(np.flatnonzero(np.diff(classes)) + 1).tolist(), len(classes)]
-    return [Segment(start, end, int(classes[start])) for start, end in pairwise(edges) if end > start]
+    return [(start, end, int(classes[start])) for start, end in pairwise(edges) if end > start]
 
 
 def display_order(classes: Sequence[str]) -> list[int]:
@@ -242,7 +225,9 @@ def confusion_figure(featured: Sequence[Recognition]) -> Figure:
         figure, axes = grid(len(featured), len(featured), side + 0.5, side + (0.4 if few else 0.9))
         for ax, one in zip(axes, featured, strict=True):
             ax.set_title(one.shown.label)
-            values = shares(one.fused.sum(axis=0))[np.ix_(order, order)]
+            counts = one.fused.sum(axis=0)[np.ix_(order, order)]
+            with np.errstate(invalid="ignore"):  # NaN in the row of a class that has no sample
+                values = counts / counts.sum(axis=1, keepdims=True)
             _shaded(ax, values, names, names, size=7 if few else 0)
         for ax in axes[1:]:
             ax.tick_params(labelleft=False)
@@ -364,5 +349,5 @@ def _class_colours(class_names: Sequence[str]) -> list[Any]:
 def _lane(ax: Axes, place: int, start: int, classes: Integers, colours: Sequence[str], scale: float) -> None:
     """A bar for each segment, which ends where the next begins."""
     bars = segments(classes)
-    spans = [((start + bar.start) * scale, (bar.end - bar.start) * scale) for bar in bars]
-    ax.broken_barh(spans, (place - 0.42, 0.84), facecolors=[colours[bar.class_index] for bar in bars], lw=0)
+    spans = [((start + first) * scale, (end - first) * scale) for first, end, _ in bars]
+    ax.broken_barh(spans, (place - 0.42, 0.84), facecolors=[colours[c] for *_, c in bars], lw=0)

@@ -77,11 +77,7 @@ def cloud(outputs: Outputs, only: int | None, most: int) -> Cloud:
         "test": unit_rows(outputs.modalities),
         "proxy": unit_rows(outputs.proxies.reshape(classes * per_class, *outputs.proxies.shape[2:])),
     }
-    labels = {
-        "train": outputs.train_target,
-        "test": outputs.target,
-        "proxy": np.repeat(np.arange(classes), per_class),
-    }
+    labels = {"train": outputs.train_target, "test": outputs.target, "proxy": np.repeat(np.arange(classes), per_class)}
     share = min(1.0, most / sum(_count(labels[kind], only) for kind in ("train", "test")))
     kept = {}
     generator = np.random.default_rng(0)

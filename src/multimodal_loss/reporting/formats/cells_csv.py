@@ -30,11 +30,13 @@ def cells_csv(table: FilledTable) -> str:
 def from_csv(layout: Layout, text: str, data_seeds: Mapping[str, Sequence[int]], machine: str = "") -> FilledTable:
     """The table that `cells_csv` wrote; a cell of the layout that the file lacks is missing.
 
-    Raises ValueError or KeyError if the file holds other cells.
+    Raises ValueError if the file holds other cells or columns.
     """
     known = {(cell.row, cell.column): cell for cell in layout.cells}
     cells = {place: with_published(FilledCell(cell, "missing", {}, ()), layout) for place, cell in known.items()}
     frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    if missing := set(CSV_FIELDS) - set(frame):
+        raise ValueError(f"no columns {', '.join(sorted(missing))}")
     for line in frame.to_dict("records"):
         cell = known.get((line["row"], line["column"]))
         if cell is None or line["table"] != layout.name:

@@ -1,5 +1,6 @@
 """A table as Markdown."""
 
+import re
 from collections.abc import Sequence
 
 import pandas as pd
@@ -34,7 +35,10 @@ def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int 
     """Texts that are Markdown already; all but the first `left` columns to the right."""
     frame = pd.DataFrame([list(row) for row in rows], columns=list(header))
     alignment = ["left"] * left + ["right"] * (len(header) - left)
-    return str(frame.to_markdown(index=False, disable_numparse=True, colalign=alignment))
+    text = str(frame.to_markdown(index=False, disable_numparse=True, colalign=alignment))
+    # Without padding: committed tables stay small, and a changed cell changes one line.
+    titles, rule, *body = re.sub(" {2,}", " ", text).splitlines()
+    return "\n".join([titles, re.sub("-+", "---", rule), *body])
 
 
 def escape(text: str) -> str:

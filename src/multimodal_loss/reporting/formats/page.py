@@ -1,6 +1,7 @@
 """One self-contained HTML page: no network, styles and pictures inside, everything from the runs escaped."""
 
 import base64
+import itertools
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +13,7 @@ from markupsafe import Markup
 
 from multimodal_loss.reporting.analysis import significance
 from multimodal_loss.reporting.analysis.fill import DISTANCE_CLASSES, FilledCell, FilledTable
-from multimodal_loss.reporting.analysis.findings import (
-    CALIBRATION_COLUMNS,
-    KEPT_METRICS,
-    PROXY_COUNTS,
-    Findings,
-    KeptLine,
-)
+from multimodal_loss.reporting.analysis.findings import Detail, Findings
 from multimodal_loss.reporting.analysis.significance import Comparison
 from multimodal_loss.reporting.figures.base import Picture
 from multimodal_loss.reporting.formats import text
@@ -113,13 +108,8 @@ def _cell(cell: FilledCell | None, column: Column, footnotes: Footnotes) -> dict
 
 def _column_groups(columns: Sequence[Column]) -> list[tuple[str, int]]:
     """Headings over neighbouring columns, with how many columns each spans; none if no column has a group."""
-    groups: list[tuple[str, int]] = []
-    for column in columns:
-        if groups and column.group and groups[-1][0] == column.group:
-            groups[-1] = (column.group, groups[-1][1] + 1)
-        else:
-            groups.append((column.group, 1))
-    return groups if any(name for name, _ in groups) else []
+    groups = [list(group) for _, group in itertools.groupby(columns, key=lambda column: column.group or column.key)]
+    return [(group[0].group, len(group)) for group in groups] if any(column.group for column in columns) else []
 
 
 def _comparison(one: Comparison) -> tuple[str, str, list[str]]:
@@ -130,30 +120,16 @@ def _comparison(one: Comparison) -> tuple[str, str, list[str]]:
 
 
 def _condition(found: Findings, svgs: Mapping[str, bytes]) -> dict[str, Any]:
-    return {
-        "title": found.condition.title,
-        "note": found.note,
-        "pictures": _pictures(found.pictures, svgs),
-        "calibration_columns": CALIBRATION_COLUMNS,
-        "calibration": [
-            (line.method, line.source, [_mean_sd(m) for m in line.metrics.values()]) for line in found.calibration
-        ],
-        "kept_columns": [f"{metric} {where}" for metric in KEPT_METRICS for where in ("inside", "alone")],
-        "kept": [(line.method, line.modality, _kept(line)) for line in found.kept],
-        "proxy_columns": PROXY_COUNTS,
-        "proxies": [
-            (line.method, line.class_name, [_mean_sd(c, 1) for c in line.counts.values()]) for line in found.proxies
-        ],
-    }
+    pictures = _pictures(found.pictures, svgs)
+    details = [
+        (detail, [(a, b, _numbers(detail, values)) for a, b, values in detail.lines]) for detail in found.details
+    ]
+    return {"title": found.condition.title, "note": found.note, "pictures": pictures, "details": details}
 
 
-def _kept(line: KeptLine) -> list[str]:
-    pairs = [shown for m in KEPT_METRICS for shown in (_mean_sd(line.inside[m]), _mean_sd(line.alone[m]))]
-    return [*pairs, text.mean_and_sd(line.difference.mean, line.difference.sd, 3, signed=True)]
-
-
-def _mean_sd(values: Aggregate, decimals: int = 3) -> str:
-    return text.mean_and_sd(values.mean, values.sd, decimals)
+def _numbers(detail: Detail, values: Sequence[Aggregate]) -> list[str]:
+    signed = len(values) - 1 if detail.signed else len(values)
+    return [text.mean_and_sd(one.mean, one.sd, detail.decimals, i == signed) for i, one in enumerate(values)]
 
 
 def _pictures(pictures: Sequence[Picture], svgs: Mapping[str, bytes]) -> list[dict[str, str]]:

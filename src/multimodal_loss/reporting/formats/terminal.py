@@ -6,19 +6,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable
-from multimodal_loss.reporting.formats.text import (
-    Footnotes,
-    conventions,
-    difference_text,
-    ours_text,
-    paper_text,
-    replicates_text,
-    summary,
-)
-from multimodal_loss.reporting.layouts.base import Column
-
-DISTANCE_COLOURS = ("green", "cyan", "yellow", "red")
+from multimodal_loss.reporting.analysis.fill import FilledTable
+from multimodal_loss.reporting.formats.text import DASH, Footnotes, conventions, lines, summary
 
 
 def default_console() -> Console:
@@ -35,7 +24,7 @@ def print_table(console: Console, table: FilledTable, verdict: str) -> None:
     screen.add_column(Text("" if sideways else layout.corner))
     for heading in [table.row_title(row) for row in layout.rows] if sideways else [c.full_title for c in columns]:
         screen.add_column(Text(heading), justify="right")
-    grid = [[_cell(table[row, c], c, footnotes) for c in columns] for row in layout.rows]
+    grid = [_cells(lines(table, row, columns, footnotes)) for row in layout.rows]
     if sideways:
         for column, line in zip(columns, zip(*grid, strict=True), strict=True):
             screen.add_row(Text(column.full_title), *line)
@@ -51,16 +40,15 @@ def print_table(console: Console, table: FilledTable, verdict: str) -> None:
     console.print()
 
 
-def _cell(cell: FilledCell | None, column: Column, footnotes: Footnotes) -> Text:
-    if cell is None:
-        return Text()
-    colour = "" if cell.distance_class is None else DISTANCE_COLOURS[cell.distance_class]
-    text = Text(ours_text(cell, column), style="bold" if cell.n else "dim")
-    if cell.published:
-        label = "paper" if cell.paper else "reference"
-        text.append(f"\n{label} {paper_text(cell, column)}", style="not bold dim")
-    if cell.difference is not None:
-        text.append(f"\n{difference_text(cell, column)}", style=f"not bold {colour}")
-    note = footnotes.mark(cell.note)
-    text.append(f"\n{replicates_text(cell)}{' ' if note else ''}{note}", style="not bold")
-    return text
+def _cells(said: list[tuple[str, list[str]]]) -> list[Text]:
+    """The lines of a row as one text per column, ours strong and first."""
+    said = sorted(said, key=lambda line: line[0] != "ours")
+    cells = []
+    for texts in zip(*(texts for _, texts in said), strict=True):
+        cell = Text(texts[0], style="bold")
+        for (label, _), text in zip(said[1:], texts[1:], strict=True):
+            if text not in ("", DASH):
+                named = f"{label} {text}" if label in ("paper", "reference") else text
+                cell.append(f"\n{named}", style="not bold" if label == "replicates" else "not bold dim")
+        cells.append(cell)
+    return cells

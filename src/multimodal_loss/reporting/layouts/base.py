@@ -83,11 +83,11 @@ class Condition:
 class Layout:
     """A table of expected cells. `profile` is the only profile whose runs may fill it.
 
-    `dataset`: the name of the only dataset whose runs can fill it, where there is one; `data`: what its data are called
-    in the list of tables. `reference`: the paper's numbers are of other data than the table's, so they are shown but
-    never compared. `compared`: the column on which every pair of rows is tested, where replicates are folds; empty for
-    none. `focus`: how the titles of the rows begin that the verdict is about. `pictures`: functions (table) that draw
-    its cells. `notice`: what must be said of all its numbers, on the page and in pictures.
+    `dataset`: the name of the only dataset whose runs can fill it, where there is one. `reference`: the paper's numbers
+    are of other data than the table's, so they are shown but never compared. `compared`: the column on which every pair
+    of rows is tested, where replicates are folds; empty for none. `focus`: how the titles of the rows begin that the
+    verdict is about. `pictures`: functions (table) that draw its cells. `notice`: what must be said of all its numbers,
+    on the page and in pictures.
     """
 
     name: str
@@ -101,12 +101,16 @@ class Layout:
     profile: str = "full"
     corner: str = ""  # the heading above the row titles
     dataset: str = ""
-    data: str = ""
     reference: bool = False
     compared: str = ""
     focus: str = ""
     pictures: tuple[Callable[..., Iterator[Picture]], ...] = ()
     notice: str = ""
+
+    @property
+    def data(self) -> str:
+        """What its data are called in the list of tables."""
+        return dataset_title(self.dataset) if self.dataset else ""
 
 
 def swept(name: str, key: str) -> list[str]:

@@ -17,7 +17,6 @@ from multimodal_loss.reporting.layouts.base import (
     Overrides,
     Row,
     Shown,
-    dataset_title,
     experiment,
     method_title,
     swept,
@@ -63,7 +62,6 @@ def table_3() -> Layout:
         conditions=tuple(_condition("table_3", task, f"table_3_{task}", TASK_TITLES[task]) for task in tasks),
         corner="Method",
         dataset=DATASET,
-        data=dataset_title(DATASET),
         pictures=(overview,),
     )
 
@@ -82,7 +80,6 @@ def table_3_samples() -> Layout:
         cells=tuple(_cells("table_3", tasks, "test_samples")),
         corner="Method",
         dataset=DATASET,
-        data=dataset_title(DATASET),
     )
 
 

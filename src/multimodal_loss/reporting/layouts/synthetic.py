@@ -1,6 +1,7 @@
 """Table 1, its variations and Appendix B: three synthetic modalities, of which none, one or two are noisy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 from multimodal_loss.reporting.figures.runs import RUN_PICTURES
 from multimodal_loss.reporting.figures.tables import overview
@@ -11,7 +12,6 @@ from multimodal_loss.reporting.layouts.base import (
     Layout,
     Row,
     Shown,
-    dataset_title,
     experiment,
     method_title,
     swept,
@@ -40,24 +40,17 @@ def layouts() -> list[Layout]:
 
 
 def table_1() -> Layout:
-    methods = _methods("table_1")
-    conditions = (
-        _condition(f"noisy_modalities_{n}", title, methods, "experiment=table_1", f"dataset.noisy_modalities={n}")
-        for n, title in NOISE_TITLES.items()
-    )
     return _by_noise(
         "table_1",
         "Table 1: accuracy on the synthetic data",
         "Test accuracy in percent on three synthetic modalities, of which none, one or two are noisy.",
         "make reproduce-table-1",
-        methods,
-        tuple(conditions),
     )
 
 
 def table_1_readings() -> Layout:
     """An extra: Table 1 under other readings of what the paper leaves open, where a default lies far from it."""
-    return _by_noise(
+    table = _by_noise(
         "table_1_readings",
         "Table 1 under other readings",
         "Test accuracy in percent. The paper does not say how Mulmix forms a mixture from unimodal outputs: Table 1"
@@ -66,8 +59,8 @@ def table_1_readings() -> Layout:
         "network (in Table 1 yes, here no), nor whether SoftTriple and ProxyAnchor take their originals' "
         "regulariser (tau 0.2) and faster proxies (100 times the rate; in Table 1 neither).",
         "make extra-readings",
-        _methods("table_1_readings"),
     )
+    return replace(table, conditions=())
 
 
 def table_1_data_seeds() -> Layout:
@@ -95,7 +88,6 @@ def table_1_data_seeds() -> Layout:
         cells=tuple(cells),
         corner="Data",
         dataset=DATASET,
-        data=dataset_title(DATASET),
     )
 
 
@@ -126,66 +118,57 @@ def appendix_b() -> Layout:
         ),
         corner="Method",
         dataset=DATASET,
-        data=dataset_title(DATASET),
         pictures=(overview,),
     )
 
 
 def quick() -> Layout:
-    methods = _methods("quick")
-    row = Row("noisy_modalities=2", NOISE_TITLES["2"])
-    cells = (Cell(row.key, column.key, ("experiment=quick", f"method={m}")) for m, column in methods.items())
-    return Layout(
-        name="quick",
-        title="QUICK PROFILE: reduced data, not Table 1",
-        description=(
-            "A short run of the whole chain: fewer samples and features, 2 seeds. "
-            "Its numbers show that the installation works and say nothing about the paper."
-        ),
-        command="make quick",
-        rows=(row,),
-        columns=tuple(methods.values()),
-        cells=tuple(cells),
-        conditions=(_condition("quick", "Quick profile, two noisy modalities", methods, "experiment=quick"),),
-        profile="quick",
-        corner="Data",
-        dataset=DATASET,
-        notice="QUICK PROFILE: reduced data and 2 seeds",
+    table = _by_noise(
+        "quick",
+        "QUICK PROFILE: reduced data, not Table 1",
+        "A short run of the whole chain: fewer samples and features, 2 seeds. "
+        "Its numbers show that the installation works and say nothing about the paper.",
+        "make quick",
+        noise=[str(experiment("quick").dataset.noisy_modalities)],
     )
+    cells = tuple(replace(cell, paper=None) for cell in table.cells)
+    condition = replace(table.conditions[0], key="quick", title="Quick profile, two noisy modalities")
+    notice = "QUICK PROFILE: reduced data and 2 seeds"
+    return replace(table, cells=cells, conditions=(condition,), profile="quick", notice=notice, pictures=())
 
 
-def _by_noise(
-    name: str,
-    title: str,
-    description: str,
-    command: str,
-    methods: Mapping[str, Column],
-    conditions: Sequence[Condition] = (),
-) -> Layout:
+def _by_noise(name: str, title: str, description: str, command: str, noise: Sequence[str] = ()) -> Layout:
     """A row for each number of noisy modalities, a column for each method."""
-    noise = swept(name, "dataset.noisy_modalities")
-    cells = (
-        Cell(
-            f"noisy_modalities={n}",
-            column.key,
-            (f"experiment={name}", f"dataset.noisy_modalities={n}", f"method={method}"),
-            paper=("1", f"noise_modalities={n}", f"{column.key.split('/')[0]}/ACC"),
-        )
+    noise, methods = noise or swept(name, "dataset.noisy_modalities"), _methods(name)
+    runs = {
+        (n, method): (f"experiment={name}", f"dataset.noisy_modalities={n}", f"method={method}")
         for n in noise
-        for method, column in methods.items()
-    )
+        for method in methods
+    }
     return Layout(
-        name=name,
-        title=title,
-        description=description,
-        command=command,
+        name,
+        title,
+        description,
+        command,
         rows=tuple(Row(f"noisy_modalities={n}", NOISE_TITLES[n]) for n in noise),
         columns=tuple(methods.values()),
-        cells=tuple(cells),
-        conditions=tuple(conditions),
+        cells=tuple(
+            Cell(f"noisy_modalities={n}", column.key, runs[n, method], paper=("1", f"noise_modalities={n}", paper))
+            for n in noise
+            for method, column in methods.items()
+            for paper in (f"{column.key.split('/')[0]}/ACC",)
+        ),
+        conditions=tuple(
+            Condition(
+                f"noisy_modalities_{n}",
+                NOISE_TITLES[n],
+                tuple(Shown(m, column.full_title, runs[n, m], column.group) for m, column in methods.items()),
+                RUN_PICTURES,
+            )
+            for n in noise
+        ),
         corner="Data",
         dataset=DATASET,
-        data=dataset_title(DATASET),
         pictures=(overview,),
     )
 
@@ -199,11 +182,3 @@ def _column(method: str) -> Column:
     if method in ALONE:
         return Column(f"unimodal_{ALONE[method]}", ALONE[method], group="Unimodal")
     return Column(method, method_title(method))
-
-
-def _condition(key: str, title: str, methods: Mapping[str, Column], *common: str) -> Condition:
-    shown = (
-        Shown(method, column.full_title, (*common, f"method={method}"), column.group)
-        for method, column in methods.items()
-    )
-    return Condition(key, title, tuple(shown), RUN_PICTURES)

@@ -220,7 +220,6 @@ def _layout(
         (replace(condition, key=key, title=data),) if condition else (),
         corner=corner,
         dataset=dataset,
-        data=data,
         reference=not is_papers,
         compared="ACC" if is_compared else "",
         focus=method_title("multimodal"),
