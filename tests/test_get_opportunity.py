@@ -16,7 +16,7 @@ import torch
 import get_opportunity
 from get_opportunity import check_counts, download, extract
 from make_opportunity_like import write_like
-from multimodal_loss.datasets import opportunity
+from multimodal_loss.datasets import opportunity_channels
 from multimodal_loss.datasets.base import MultimodalData, Split
 from multimodal_loss.datasets.opportunity import OpportunityDataset
 from multimodal_loss.datasets.opportunity_channels import RUNS, TASKS, PublishedFile
@@ -325,7 +325,7 @@ def test_get_does_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.Monke
     content = {run: (made / f"{run}.dat").read_bytes() for run in RUNS}
     published = {r: PublishedFile(len(c), hashlib.sha256(c).hexdigest()) for r, c in content.items()}
     server.archive = make_zip([(f"x/{run}.dat", c) for run, c in content.items()])
-    for module in (get_opportunity, opportunity):
+    for module in (get_opportunity, opportunity_channels):
         monkeypatch.setattr(module, "manifest", lambda: published)
     counts = counted(made)
     monkeypatch.setattr(get_opportunity, "PUBLISHED_COUNTS", counts)

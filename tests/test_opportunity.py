@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 
 import make_opportunity_like
 from make_opportunity_like import GENERATED_MARKER, make_table, true_rows, write_like
-from multimodal_loss.datasets import opportunity, opportunity_channels, opportunity_files
+from multimodal_loss.datasets import Split, opportunity_channels, opportunity_files
 from multimodal_loss.datasets.opportunity import OpportunityDataset, WindowSplit, sample_wise, window_starts
 from multimodal_loss.datasets.opportunity_channels import (
     CHANNEL_COLUMNS,
@@ -515,7 +515,7 @@ def test_generated_data_say_so_and_others_must_be_the_published_files(
     with pytest.raises(UserError, match=r"S1-Drill.dat: not the published file .* get it again: make data-opportunity"):
         OpportunityDataset(real).load()
     digests = dict(zip(RUNS, sha256_of([real / f"{run}.dat" for run in RUNS], None), strict=True))
-    monkeypatch.setattr(opportunity, "manifest", lambda: {run: PublishedFile(1, digests[run]) for run in RUNS})
+    monkeypatch.setattr(opportunity_channels, "manifest", lambda: {run: PublishedFile(1, digests[run]) for run in RUNS})
     dataset = OpportunityDataset(real)
     assert not dataset.generated
     assert not dataset.load().fingerprint.startswith("generated")
@@ -566,13 +566,13 @@ def test_the_cache_is_read_once_and_never_stale(folder: Path, tmp_path: Path, mo
     files, cache = tmp_path / "files", tmp_path / "cache"
     write_like(files, size=0.001, seed=1)
     read: list[Path] = []
-    original = opportunity.read_recording
+    original = opportunity_files.read_recording
 
     def counted(path: Path, published: bool) -> opportunity_files.Recording:
         read.append(path)
         return original(path, published)
 
-    monkeypatch.setattr(opportunity, "read_recording", counted)
+    monkeypatch.setattr(opportunity_files, "read_recording", counted)
     first = OpportunityDataset(files, cache).load()
     assert len(read) == 18
     hashed: list[str] = []
@@ -749,7 +749,7 @@ def test_a_model_can_learn_from_generated_data(tmp_path: Path) -> None:
     write_like(tmp_path, size=0.02)
     data = OpportunityDataset(tmp_path, task="locomotion").load()
 
-    def features(split: opportunity.Split) -> np.ndarray:
+    def features(split: Split) -> np.ndarray:
         return np.concatenate([x.mean(1).numpy() for x in split.rows(slice(None))], axis=1)
 
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(

@@ -26,27 +26,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from multimodal_loss.datasets import opportunity_channels as uci
+from multimodal_loss.datasets import opportunity_files as files
 from multimodal_loss.datasets.base import Dataset, MultimodalData, Split, require_names
 from multimodal_loss.datasets.cache import cached, key_of
-from multimodal_loss.datasets.opportunity_channels import (
-    DEVICES,
-    RUNS,
-    SAMPLES_PER_SECOND,
-    TASKS,
-    TEST_RUNS,
-    TRAINING_RUNS,
-    channel_range,
-    label_track,
-    manifest,
-)
-from multimodal_loss.datasets.opportunity_files import (
-    WORKERS,
-    Array,
-    interpolate,
-    read_recording,
-    sha256_of,
-    to_unit_range,
-)
 from multimodal_loss.errors import MissingData, UserError, require_choice, require_number
 
 # A folder with a file of this name holds data of scripts/make_opportunity_like.py.
@@ -55,19 +38,15 @@ SCALINGS = ("thresholds", "zscore")
 TRAILING_NAN = ("repeat", "zero")
 
 
-@dataclass(frozen=True)
-class Profile:
-    """What the two published pipelines disagree on; `test_step` None is `step`."""
-
-    validation_runs: tuple[str, ...]
-    scaling: str
-    trailing_nan: str
-    test_step: int | None
-
-
-PROFILES = {
-    "ordonez2016": Profile(("S2-ADL3", "S3-ADL3"), "thresholds", "repeat", None),
-    "strc_py3_2021": Profile(("S1-ADL5",), "zscore", "zero", 1),
+# What the two published pipelines disagree on; `test_step` None is `step`.
+PROFILES: dict[str, dict[str, Any]] = {
+    "ordonez2016": {
+        "validation_runs": ("S2-ADL3", "S3-ADL3"),
+        "scaling": "thresholds",
+        "trailing_nan": "repeat",
+        "test_step": None,
+    },
+    "strc_py3_2021": {"validation_runs": ("S1-ADL5",), "scaling": "zscore", "trailing_nan": "zero", "test_step": 1},
 }
 
 
@@ -122,7 +101,7 @@ class WindowSplit(Split):
         """How many windows end in each recording, in order, and how far apart they are: what a timeline needs."""
         ends = self.starts + self.window - 1
         counts = [[name, int(((ends >= first) & (ends < first + rows)).sum())] for name, first, rows in self.recordings]
-        return {"recordings": counts, "seconds_per_prediction": self.step / SAMPLES_PER_SECOND}
+        return {"recordings": counts, "seconds_per_prediction": self.step / uci.SAMPLES_PER_SECOND}
 
     @property
     def feature_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -140,9 +119,9 @@ class WindowSplit(Split):
 
 @dataclass(frozen=True)
 class Frames:
-    """Prepared samples of one split: `values` (T, 113) float32, `labels` (T, 2) uint8 of TASKS, `rows` of each run."""
+    """Prepared samples of a split: `values` (T, 113) float32, `labels` (T, 2) uint8 of the tasks, `rows` by run."""
 
-    values: Array
+    values: files.Array
     labels: NDArray[np.uint8]
     rows: tuple[int, ...]
 
@@ -181,24 +160,24 @@ class OpportunityDataset(Dataset):
         modalities: Sequence[str] | None = None,
         generated: bool | None = None,
     ) -> None:
-        require_choice("dataset.task", task, tuple(TASKS))
+        require_choice("dataset.task", task, tuple(uci.TASKS))
         require_choice("dataset.profile", profile, tuple(PROFILES))
         published = PROFILES[profile]
         self.task = task
-        self.validation_runs = tuple(published.validation_runs if validation_runs is None else validation_runs)
-        self.scaling = published.scaling if scaling is None else scaling
-        self.trailing_nan = published.trailing_nan if trailing_nan is None else trailing_nan
+        self.validation_runs = tuple(published["validation_runs"] if validation_runs is None else validation_runs)
+        self.scaling = published["scaling"] if scaling is None else scaling
+        self.trailing_nan = published["trailing_nan"] if trailing_nan is None else trailing_nan
         self.window, self.step = window, step
-        self.test_step = test_step if test_step is not None else published.test_step or step
-        names = [d.name for d in DEVICES]
+        self.test_step = test_step if test_step is not None else published["test_step"] or step
+        names = [d.name for d in uci.DEVICES]
         self.modalities = tuple(names if modalities is None else modalities)
         require_choice("dataset.scaling", self.scaling, SCALINGS)
         require_choice("dataset.trailing_nan", self.trailing_nan, TRAILING_NAN)
         for key in ("window", "step", "test_step"):
             require_number(f"dataset.{key}", getattr(self, key), positive=True, integer=True)
-        require_names("validation_runs", self.validation_runs, TRAINING_RUNS, or_none=True)
+        require_names("validation_runs", self.validation_runs, uci.TRAINING_RUNS, or_none=True)
         require_names("modalities", self.modalities, names)
-        if len(self.validation_runs) == len(TRAINING_RUNS):
+        if len(self.validation_runs) == len(uci.TRAINING_RUNS):
             raise UserError("dataset.validation_runs: names every training run; leave some to train on")
         self.path = Path(path)
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
@@ -225,16 +204,16 @@ class OpportunityDataset(Dataset):
                 validation=self._split(frames, "validation", self.step) if self.validation_runs else None,
                 test=self._split(frames, "test", self.test_step),
                 modalities=self.modalities,
-                classes=label_track(TASKS[self.task][1])[1],
+                classes=uci.label_track(uci.TASKS[self.task][1])[1],
                 fingerprint=self._fingerprint_of_windows(fingerprint),
             )
         return self._data
 
     def runs(self) -> dict[str, tuple[str, ...]]:
         """The recordings of each split, in the order in which windows run through them."""
-        train = tuple(r for r in TRAINING_RUNS if r not in self.validation_runs)
-        validation = tuple(r for r in TRAINING_RUNS if r in self.validation_runs)
-        runs = {"train": train, "validation": validation, "test": TEST_RUNS}
+        train = tuple(r for r in uci.TRAINING_RUNS if r not in self.validation_runs)
+        validation = tuple(r for r in uci.TRAINING_RUNS if r in self.validation_runs)
+        runs = {"train": train, "validation": validation, "test": uci.TEST_RUNS}
         return {split: names for split, names in runs.items() if names}
 
     def fingerprint(self) -> str:
@@ -245,12 +224,12 @@ class OpportunityDataset(Dataset):
         """Raise MissingData unless all 18 recordings are there, UserError for generated ones in the place of real ones
         and the other way round. Does not look into them.
         """
-        missing = [self._file(run).name for run in RUNS if not self._file(run).is_file()]
+        missing = [self._file(run).name for run in uci.RUNS if not self._file(run).is_file()]
         if not self.path.exists():
             raise MissingData(f"{self.path} does not exist")
         if missing:
             raise MissingData(
-                f"{self.path}: {len(missing)} of {len(RUNS)} files are not there, the first is {missing[0]}"
+                f"{self.path}: {len(missing)} of {len(uci.RUNS)} files are not there, the first is {missing[0]}"
             )
         if self.generated != self._wanted:
             raise UserError(
@@ -260,7 +239,6 @@ class OpportunityDataset(Dataset):
             )
 
     # --- the files
-    # ------------------------------------------------------------------------------------------------------------------
 
     def _file(self, run: str) -> Path:
         return self.path / f"{run}.dat"
@@ -269,30 +247,30 @@ class OpportunityDataset(Dataset):
     def _sources(self) -> dict[str, str]:
         """sha256 of each recording's file, which must be the published one unless the folder holds generated data."""
         self.require_files()
-        paths = [self._file(run) for run in RUNS]
+        paths = [self._file(run) for run in uci.RUNS]
         index = None if self.cache_dir is None else self.cache_dir / "opportunity-files.json"
         try:
-            digests = dict(zip(RUNS, sha256_of(paths, index), strict=True))
+            digests = dict(zip(uci.RUNS, files.sha256_of(paths, index), strict=True))
         except OSError as error:
             raise UserError(f"{error.filename or self.path}: {error.strerror or error}") from error
         if not self.generated:
             for run, digest in digests.items():
-                if digest != manifest()[run].sha256:
+                if digest != uci.manifest()[run].sha256:
                     self._refuse(run)
         return digests
 
     def _refuse(self, run: str) -> None:
         """Raise UserError for a file whose checksum is wrong, with the line that is, where there is one."""
-        read_recording(self._file(run))
-        size = self._file(run).stat().st_size
+        files.read_recording(self._file(run))
+        size, published = self._file(run).stat().st_size, uci.manifest()[run].size
         raise UserError(
-            f"{self._file(run)}: not the published file ({size:,} bytes where {manifest()[run].size:,} are published,"
-            " another sha256); get it again: make data-opportunity"
+            f"{self._file(run)}: not the published file ({size:,} bytes where {published:,} are published, another"
+            " sha256); get it again: make data-opportunity"
         )
 
     def _prepare(self) -> dict[str, Frames]:
         """All samples of each split: read, interpolated within each recording, scaled."""
-        with ThreadPoolExecutor(WORKERS) as pool:
+        with ThreadPoolExecutor(files.WORKERS) as pool:
             frames = {}
             for split, runs in self.runs().items():
                 values, labels = zip(*pool.map(self._prepare_recording, runs), strict=True)
@@ -307,15 +285,14 @@ class OpportunityDataset(Dataset):
                 np.divide(part.values, spread, out=part.values, casting="same_kind")
         return frames
 
-    def _prepare_recording(self, run: str) -> tuple[Array, NDArray[np.uint8]]:
-        recording = read_recording(self._file(run), published=not self.generated)
-        interpolate(recording.frames, self.trailing_nan)
+    def _prepare_recording(self, run: str) -> tuple[files.Array, NDArray[np.uint8]]:
+        recording = files.read_recording(self._file(run), published=not self.generated)
+        files.interpolate(recording.frames, self.trailing_nan)
         if self.scaling == "thresholds":
-            to_unit_range(recording.frames)
+            files.to_unit_range(recording.frames)
         return recording.frames.astype(np.float32, order="C"), recording.labels
 
     # --- the cache
-    # ------------------------------------------------------------------------------------------------------------------
 
     def _key(self) -> str:
         options = {"validation_runs": sorted(self.validation_runs), "scaling": self.scaling}
@@ -343,7 +320,6 @@ class OpportunityDataset(Dataset):
         return frames, content["fingerprint"]
 
     # --- windows
-    # ------------------------------------------------------------------------------------------------------------------
 
     def _split(self, frames: dict[str, Frames], split: str, step: int) -> WindowSplit:
         part, runs = frames[split], self.runs()[split]
@@ -353,16 +329,16 @@ class OpportunityDataset(Dataset):
                 f"dataset.window={self.window}: longer than the {len(part.values)} samples of the {split} runs"
                 f" ({', '.join(runs)})"
             )
-        sample_target = torch.from_numpy(part.labels[:, list(TASKS).index(self.task)].astype(np.int64))
+        sample_target = torch.from_numpy(part.labels[:, list(uci.TASKS).index(self.task)].astype(np.int64))
         firsts = np.cumsum((0, *part.rows))[:-1].tolist()
-        devices = {d.name: d for d in DEVICES}
+        devices = {d.name: d for d in uci.DEVICES}
         return WindowSplit(
             inputs=(torch.from_numpy(part.values),),
             target=sample_target[starts + self.window - 1],
             starts=starts,
             window=self.window,
             step=step,
-            channels=tuple(channel_range(devices[name]) for name in self.modalities),
+            channels=tuple(uci.channel_range(devices[name]) for name in self.modalities),
             sample_target=sample_target,
             recordings=tuple(zip(runs, firsts, part.rows, strict=True)),
         )

@@ -18,24 +18,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv
 
+from multimodal_loss.datasets import opportunity_channels as uci
 from multimodal_loss.datasets.cache import sha256
-from multimodal_loss.datasets.opportunity_channels import (
-    CHANNEL_COLUMNS,
-    NUM_CHANNELS,
-    NUM_COLUMNS,
-    SAMPLES_PER_SECOND,
-    TASKS,
-    TIME_COLUMN,
-    column_names,
-    label_track,
-    thresholds,
-)
 from multimodal_loss.errors import UserError
 
 Array = NDArray[np.float32]
 
 WORKERS = min(2, os.cpu_count() or 1)
-_READ_COLUMNS = (TIME_COLUMN, *CHANNEL_COLUMNS, *(column for column, _ in TASKS.values()))
+_READ_COLUMNS = (uci.TIME_COLUMN, *uci.CHANNEL_COLUMNS, *(column for column, _ in uci.TASKS.values()))
 _LONE_CR = re.compile(rb"\r(?!\n)")
 _INTEGER = re.compile(rb"-?\d{1,10}")
 _OTHER_RELEASE = "the files of UCI dataset 226 are needed, not the 2011 challenge's: make data-opportunity"
@@ -43,7 +33,7 @@ _OTHER_RELEASE = "the files of UCI dataset 226 are needed, not the 2011 challeng
 
 @dataclass(frozen=True)
 class Recording:
-    """`frames` (T, 113) float64 in the file's units, NaN where missing; `labels` (T, 2) uint8, classes of TASKS."""
+    """`frames` (T, 113) float64 in the file's units, NaN where missing; `labels` (T, 2) uint8, classes of the tasks."""
 
     frames: NDArray[np.float64]
     labels: NDArray[np.uint8]
@@ -61,12 +51,12 @@ def read_recording(path: Path, published: bool = False) -> Recording:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except pa.ArrowInvalid as error:
         raise UserError(_diagnosis(path, str(error))) from error
-    frames = np.empty((table.num_rows, NUM_CHANNELS), order="F")
-    for channel, column in enumerate(CHANNEL_COLUMNS):
+    frames = np.empty((table.num_rows, uci.NUM_CHANNELS), order="F")
+    for channel, column in enumerate(uci.CHANNEL_COLUMNS):
         frames[:, channel] = _values(table, column)
     if not published:
-        _check_time(path, _values(table, TIME_COLUMN))
-    labels = [_classes(path, _values(table, column), column, track) for column, track in TASKS.values()]
+        _check_time(path, _values(table, uci.TIME_COLUMN))
+    labels = [_classes(path, _values(table, column), column, track) for column, track in uci.TASKS.values()]
     return Recording(frames, np.stack(labels, axis=1))
 
 
@@ -77,7 +67,7 @@ def _read_table(path: Path) -> pa.Table:
     names = [str(column) for column in _READ_COLUMNS]
     return csv.read_csv(
         pa.BufferReader(content),
-        csv.ReadOptions(column_names=[str(column) for column in range(NUM_COLUMNS)]),
+        csv.ReadOptions(column_names=[str(column) for column in range(uci.NUM_COLUMNS)]),
         csv.ParseOptions(delimiter=" ", quote_char=False, ignore_empty_lines=False),
         csv.ConvertOptions(include_columns=names, column_types=dict.fromkeys(names, pa.int32()), null_values=["NaN"]),
     )
@@ -97,7 +87,7 @@ def _is_odd(text: bytes) -> bool:
 
 
 def _place(path: Path, row: int, column: int) -> str:
-    return f"{path}, line {row + 1}, column {column + 1} ({column_names()[column]})"
+    return f"{path}, line {row + 1}, column {column + 1} ({uci.column_names()[column]})"
 
 
 def _check_time(path: Path, time: NDArray[np.float64]) -> None:
@@ -108,14 +98,14 @@ def _check_time(path: Path, time: NDArray[np.float64]) -> None:
     bad[1:] |= np.diff(time) < 0
     if bad.any():
         row = int(bad.argmax())
-        raise UserError(f"{_place(path, row, TIME_COLUMN)}: {time[row]:g} after {time[max(row - 1, 0)]:g}: {cause}")
-    step = float(np.median(np.diff(time))) if len(time) > 1 else 1000 / SAMPLES_PER_SECOND
+        raise UserError(f"{_place(path, row, uci.TIME_COLUMN)}: {time[row]:g} after {time[max(row - 1, 0)]:g}: {cause}")
+    step = float(np.median(np.diff(time))) if len(time) > 1 else 1000 / uci.SAMPLES_PER_SECOND
     if not 33 <= step <= 34:
-        raise UserError(f"{_place(path, 1, TIME_COLUMN)}: steps of {step:g} where 33 or 34 are expected: {cause}")
+        raise UserError(f"{_place(path, 1, uci.TIME_COLUMN)}: steps of {step:g} where 33 or 34 are expected: {cause}")
 
 
 def _classes(path: Path, codes: NDArray[np.float64], column: int, track: str) -> NDArray[np.uint8]:
-    classes = pd.Index(label_track(track)[0], dtype="float64").get_indexer(pd.Index(codes))
+    classes = pd.Index(uci.label_track(track)[0], dtype="float64").get_indexer(pd.Index(codes))
     if (classes < 0).any():
         row = int((classes < 0).argmax())
         cause = f"the columns are shuffled, the line is cut short, or the release is another; {_OTHER_RELEASE}"
@@ -132,10 +122,10 @@ def _diagnosis(path: Path, error: str) -> str:
         for row, line in enumerate(lines):
             tokens = line.removesuffix(b"\n").removesuffix(b"\r").split(b" ")
             is_cut = not line.endswith(b"\n")
-            if is_cut and row > 0 and (len(tokens) < NUM_COLUMNS or not tokens[-1]):
-                return f"{path}, line {row + 1}: cut short after {len(tokens)} of {NUM_COLUMNS} columns; {again}"
-            if len(tokens) != NUM_COLUMNS:
-                return f"{path}, line {row + 1}: {len(tokens)} columns where {NUM_COLUMNS} belong; {_OTHER_RELEASE}"
+            if is_cut and row > 0 and (len(tokens) < uci.NUM_COLUMNS or not tokens[-1]):
+                return f"{path}, line {row + 1}: cut short after {len(tokens)} of {uci.NUM_COLUMNS} columns; {again}"
+            if len(tokens) != uci.NUM_COLUMNS:
+                return f"{path}, line {row + 1}: {len(tokens)} columns where {uci.NUM_COLUMNS} belong; {_OTHER_RELEASE}"
             for column in _READ_COLUMNS:
                 if not _is_number(tokens[column]):
                     text = tokens[column][:40].decode("ascii", "replace")
@@ -167,7 +157,7 @@ def interpolate(frames: NDArray[np.float64], trailing_nan: str) -> None:
 
 def to_unit_range(frames: NDArray[np.float64]) -> None:
     """Scale (T, 113) in place by the fixed thresholds; beyond them 0 and, as in the released code, 0.99."""
-    low, high = thresholds()
+    low, high = uci.thresholds()
     frames -= low
     frames /= high - low
     frames[frames > 1] = 0.99
