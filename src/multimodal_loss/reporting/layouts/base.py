@@ -118,16 +118,28 @@ def swept(name: str, key: str) -> list[str]:
     return [value.strip() for value in str(experiment(name).hydra.sweeper.params[key]).split(",")]
 
 
-@cache
 def experiment(name: str) -> Any:
     """conf/experiment/<name>.yaml as it stands."""
     return _config("experiment", name)
 
 
-def method_title(name: str) -> str:
+def method_title(name: str, dataset: str = "", backbone: str = "") -> str:
+    """What conf/method/<name>.yaml calls it, on the dataset and the backbone that its title may name."""
+    from omegaconf import OmegaConf
+
     from multimodal_loss.configuration import method_facts  # only here: Hydra takes a while to import
 
-    return str(method_facts(name)["title"])
+    parts = {group: one for group, one in (("dataset", dataset), ("backbone", backbone)) if one}
+    facts = {group: OmegaConf.select(_config(group, one), f"facts.{group}") for group, one in parts.items()}
+    return str(
+        OmegaConf.select(OmegaConf.create({"facts": {**facts, "method": method_facts(name)}}), "facts.method.title")
+    )
+
+
+def in_group(title: str) -> tuple[str, str]:
+    """A title such as "Hard attention, the closest of all" as what is said and the heading that it stands under."""
+    group, _, said = title.rpartition(", ")
+    return said, group
 
 
 def dataset_title(name: str) -> str:
@@ -136,6 +148,7 @@ def dataset_title(name: str) -> str:
     return str(OmegaConf.select(_config("dataset", name), "facts.dataset.title") or name)
 
 
+@cache
 def _config(group: str, name: str) -> Any:
     from omegaconf import OmegaConf
 
