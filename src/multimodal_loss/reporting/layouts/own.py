@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from multimodal_loss.reporting.figures.runs import RUN_PICTURES
-from multimodal_loss.reporting.layouts.base import Cell, Column, Condition, Layout, Row, Shown, method_title
+from multimodal_loss.reporting.layouts.base import Cell, Column, Condition, Layout, Row, Shown
+from multimodal_loss.reporting.layouts.conf import method_title
 from multimodal_loss.results.collect import Run
 
 METRICS = ("ACC", "FM", "FW", "MCC", "AUC", "AP")

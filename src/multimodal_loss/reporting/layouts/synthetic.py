@@ -5,18 +5,8 @@ from dataclasses import replace
 
 from multimodal_loss.reporting.figures.runs import RUN_PICTURES
 from multimodal_loss.reporting.figures.tables import overview
-from multimodal_loss.reporting.layouts.base import (
-    Cell,
-    Column,
-    Condition,
-    Layout,
-    Row,
-    Shown,
-    experiment,
-    in_group,
-    method_title,
-    swept,
-)
+from multimodal_loss.reporting.layouts.base import Cell, Column, Condition, Layout, Row, Shown
+from multimodal_loss.reporting.layouts.conf import experiment, in_group, method_title, swept
 
 DATASET = "synthetic"
 NOISE_TITLES = {"0": "No noisy modality", "1": "One noisy modality", "2": "Two noisy modalities"}

@@ -13,20 +13,8 @@ from multimodal_loss.reporting.figures import proxies
 from multimodal_loss.reporting.figures.base import Picture
 from multimodal_loss.reporting.figures.runs import RUN_PICTURES
 from multimodal_loss.reporting.figures.tables import against_rows, overview
-from multimodal_loss.reporting.layouts.base import (
-    Cell,
-    Column,
-    Condition,
-    Layout,
-    Overrides,
-    PaperKey,
-    Row,
-    Shown,
-    dataset_title,
-    in_group,
-    method_title,
-    swept,
-)
+from multimodal_loss.reporting.layouts.base import Cell, Column, Condition, Layout, Overrides, PaperKey, Row, Shown
+from multimodal_loss.reporting.layouts.conf import dataset_title, in_group, method_title, swept
 
 PAPER_DATASET = "tcga"
 DATASETS = (PAPER_DATASET, "tcga_subtypes", "tcga_brca", "tcga_kipan")
