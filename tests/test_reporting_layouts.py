@@ -16,7 +16,8 @@ from multimodal_loss.reporting.layouts import all_layouts
 LAYOUTS = all_layouts()
 PACKAGE = Path(package.__file__).parents[2]
 TOY = """
-from multimodal_loss.reporting.layouts.base import Cell, Column, Layout, Row, method_title, swept
+from multimodal_loss.reporting.layouts.base import Cell, Column, Layout, Row
+from multimodal_loss.reporting.layouts.conf import method_title, swept
 
 def layouts():
     methods = swept("table_1_data_seeds", "method")

@@ -305,8 +305,8 @@ def test_null_stands_last_wherever_it_is() -> None:
 def test_segments_are_runs_of_equal_classes(classes: list[int]) -> None:
     found = segments(np.array(classes, dtype=np.int64))
     expected = [(value, len(list(group))) for value, group in itertools.groupby(classes)]
-    assert [(one.class_index, one.end - one.start) for one in found] == expected
-    assert [one.start for one in found] == [0, *(one.end for one in found)][: len(found)]
+    assert [(value, end - start) for start, end, value in found] == expected
+    assert [start for start, *_ in found] == [0, *(end for _, end, _ in found)][: len(found)]
 
 
 def drawn_classes(ax: Axes, lane: int, colours: dict[Any, int], at: list[float]) -> list[int | None]:

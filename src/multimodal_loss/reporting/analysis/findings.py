@@ -31,9 +31,9 @@ KEPT_NOTE = (
     "accuracies is formed replicate by replicate."
 )
 PROXIES_NOTE = (
-    "Per class, mean ± sample standard deviation over replicates. Alive: not clamped to zero in "
-    "every entry. Used: the nearest proxy of at least one training sample of its class. Distinct: clusters of proxies with a "
-    "cosine above 0.99."
+    "Per class, mean ± sample standard deviation over replicates. Alive: not clamped to zero in every entry. Used: "
+    "the nearest proxy of at least one training sample of its class. Distinct: clusters of proxies with a cosine above "
+    "0.99."
 )
 Line = tuple[str, str, list[Aggregate]]  # method, what of it, and its numbers
 Source = tuple[object, ...]  # one replicate's metrics of one prediction, a modality's own or the fused one

@@ -17,19 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from multimodal_loss.reporting.figures.base import (
-    BLUE,
-    GREEN,
-    INK,
-    ORANGE,
-    PURPLE,
-    QUIET,
-    STYLE,
-    Line,
-    Picture,
-    grid,
-    method_colour,
-)
+from multimodal_loss.reporting.figures.base import INK, MODALITY_COLOURS, QUIET, STYLE, Line, Picture, grid, lines
 from multimodal_loss.reporting.figures.runs import FUSED, reliability_figure
 from multimodal_loss.reporting.layouts.base import Condition, Shown
 from multimodal_loss.results.collect import Run, is_number, read_predictions
@@ -42,7 +30,6 @@ NULL = "Null"  # the class of no activity
 FEW_CLASSES = 8  # up to here panels stand side by side and numbers fit into a confusion matrix
 MINUTES_PER_STRIP = 5
 MOST_STRIPS = 4
-CLASS_COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 NULL_COLOUR = "#ececec"
 COLOUR_MAP = "Blues"
 
@@ -74,7 +61,7 @@ class Recognition:
     """
 
     shown: Shown
-    colour: str
+    line: Line
     classes: tuple[str, ...]
     inputs: tuple[str, ...]
     fused: Integers  # (R, C, C) confusion counts
@@ -113,7 +100,7 @@ def pictures(
     name = f"confusion_{key}"
     yield Picture(name, "Confusion matrices", CONFUSION_CAPTION, confusion_figure(few), png=name)
     yield _timeline(key, few)
-    bins = {FUSED: {Line(one.shown.label, one.colour): one.reliability for one in every}}
+    bins = {FUSED: {one.line: one.reliability for one in every}}
     yield Picture(f"reliability_{key}", "Reliability", RELIABILITY_CAPTION, reliability_figure(bins))
 
 
@@ -132,7 +119,7 @@ def recognition(shown: Shown, run: Run) -> Recognition | None:
 
     return Recognition(
         shown,
-        method_colour(run),
+        lines([shown.label], [run])[0],
         tuple(run.class_names(classes)),
         tuple(run.modality_names(inputs)),
         np.stack([counts(*pair) for pair in zip(targets, predicted, strict=True)]),
@@ -182,9 +169,9 @@ def f1_figure(every: Sequence[Recognition]) -> Figure:
             mean, deviation = mean_f1(one.fused)
             drawn = ax.errorbar(mean[order], np.arange(len(order)) + offset, xerr=np.nan_to_num(deviation[order]))
             drawn.set_label(one.shown.label)
-            line, _, bars = drawn.lines
-            line.set(linestyle="none", marker="o" if len(one.inputs) > 1 else "s", markersize=4, color=one.colour)
-            bars[0].set(color=one.colour, linewidth=0.9)
+            marks, _, bars = drawn.lines
+            marks.set(linestyle="none", marker="o" if len(one.inputs) > 1 else "s", markersize=4, color=one.line.colour)
+            bars[0].set(color=one.line.colour, linewidth=0.9)
         ax.set_yticks(range(len(order)), [classes[c] for c in order], color=INK)
         ax.set_ylim(len(order) - 0.45, -0.55)
         ax.grid(axis="y", visible=False)
@@ -340,9 +327,9 @@ def _colour_bar(figure: Figure, axes: Sequence[Axes], label: str) -> None:
 
 def _class_colours(class_names: Sequence[str]) -> list[Any]:
     """One per class; neighbours are a strong and a pale shade of one hue where there are many."""
-    few = len(class_names) <= len(CLASS_COLOURS) + 1
+    few = len(class_names) <= len(MODALITY_COLOURS) + 1
     many = [to_hex(c) for i, c in enumerate(matplotlib.colormaps["tab20"].colors) if i not in (14, 15)]  # type: ignore[attr-defined]
-    palette = iter(CLASS_COLOURS if few else many * (len(class_names) // len(many) + 1))
+    palette = iter(MODALITY_COLOURS if few else many * (len(class_names) // len(many) + 1))
     return [NULL_COLOUR if name == NULL else next(palette) for name in class_names]
 
 

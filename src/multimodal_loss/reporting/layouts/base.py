@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 from multimodal_loss.reporting.figures.base import Picture
+from multimodal_loss.reporting.layouts.conf import dataset_title
 
 Overrides = tuple[str, ...]  # what one would type after `python -m multimodal_loss.train`
 Which = Overrides | str  # a run: by what is typed for it, or, where it is there already, by the name of its directory
@@ -111,34 +110,3 @@ class Layout:
     def data(self) -> str:
         """What its data are called in the list of tables."""
         return dataset_title(self.dataset) if self.dataset else ""
-
-
-def swept(name: str, key: str) -> list[str]:
-    """The values of `key` in the sweep of conf/experiment/<name>.yaml, in its order."""
-    return [value.strip() for value in str(experiment(name).hydra.sweeper.params[key]).split(",")]
-
-
-@cache
-def experiment(name: str) -> Any:
-    """conf/experiment/<name>.yaml as it stands."""
-    return _config("experiment", name)
-
-
-def method_title(name: str) -> str:
-    from multimodal_loss.configuration import method_facts  # only here: Hydra takes a while to import
-
-    return str(method_facts(name)["title"])
-
-
-def dataset_title(name: str) -> str:
-    from omegaconf import OmegaConf
-
-    return str(OmegaConf.select(_config("dataset", name), "facts.dataset.title") or name)
-
-
-def _config(group: str, name: str) -> Any:
-    from omegaconf import OmegaConf
-
-    from multimodal_loss.configuration import CONFIG_DIR
-
-    return OmegaConf.load(CONFIG_DIR / group / f"{name}.yaml")

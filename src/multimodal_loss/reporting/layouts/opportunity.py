@@ -9,18 +9,8 @@ from functools import partial
 from multimodal_loss.reporting.figures.activities import pictures
 from multimodal_loss.reporting.figures.runs import training_curves
 from multimodal_loss.reporting.figures.tables import overview
-from multimodal_loss.reporting.layouts.base import (
-    Cell,
-    Column,
-    Condition,
-    Layout,
-    Overrides,
-    Row,
-    Shown,
-    experiment,
-    method_title,
-    swept,
-)
+from multimodal_loss.reporting.layouts.base import Cell, Column, Condition, Layout, Overrides, Row, Shown
+from multimodal_loss.reporting.layouts.conf import experiment, method_title, swept
 
 DATASET = "opportunity"
 TASK_TITLES = {"locomotion": "Locomotion", "gestures": "Gestures"}

@@ -10,14 +10,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from multimodal_loss.reporting.figures.runs import RUN_PICTURES
-from multimodal_loss.reporting.layouts.base import Cell, Column, Condition, Layout, Row, Shown, method_title
+from multimodal_loss.reporting.layouts.base import Cell, Column, Condition, Layout, Row, Shown
+from multimodal_loss.reporting.layouts.conf import method_title
 from multimodal_loss.results.collect import Run
 
 METRICS = ("ACC", "FM", "FW", "MCC", "AUC", "AP")
 # Which samples are in which part. Not the modalities: whichever a run uses, its samples are the same.
 SPLIT_SETTINGS = ("path", "folds", "groups", "split_seed")
 # What a run's numbers follow from; rows differ in these.
-SETTINGS = (*("dataset", "backbone", "fusion", "fusion_input", "optimizer", "scheduler", "trainer", "seeds", "folds"),)
+SETTINGS = ["dataset", "backbone", "fusion", "fusion_input", "optimizer", "scheduler", "trainer", "seeds", "folds"]
 NOT_SETTINGS = re.compile(r"_dir$|\._partial_$|\.generated$")
 MOST_DRAWN = 12  # runs in one picture
 
@@ -53,11 +54,8 @@ def own_layouts(runs: Iterable[Run]) -> list[Layout]:
 
 def _layout(group: Group, differing: Sequence[str], runs: Sequence[Run]) -> Layout:
     """`differing` are the settings that tell this split from others of the same data."""
-    notices = [
-        *(["quick profile"] if group.profile != "full" else []),
-        *(["generated data"] if group.generated else []),
-    ]
-    title = ", ".join([group.data, *differing, *(["inner folds"] if group.inner else []), *notices])
+    notices = ["quick profile"] * (group.profile != "full") + ["generated data"] * group.generated
+    title = ", ".join([group.data, *differing, *["inner folds"] * group.inner, *notices])
     name = _name(title)
     rows = [Row(run.name, row) for run, row in zip(runs, _titles(runs), strict=True)]
     part = "validation" if group.inner else "test"
@@ -95,20 +93,23 @@ def _layout(group: Group, differing: Sequence[str], runs: Sequence[Run]) -> Layo
 
 def _name(title: str) -> str:
     """For files. Titles that differ only in signs, such as two paths, still have names of their own."""
-    plain = re.sub(r"\W+", "_", title)[:80]
+    plain = re.sub(r"\W+", "_", title, flags=re.ASCII)[:80]
     return f"own_{plain}" if plain == title else f"own_{plain}_{hashlib.sha256(title.encode()).hexdigest()[:6]}"
 
 
 def _titles(runs: Sequence[Run]) -> list[str]:
-    """Backbone and method, and, where two runs share them, the settings that tell these apart."""
+    """Backbone and method, what differs in the data, and, where two runs share all this, the settings that differ."""
     plain = [_title(run) for run in runs]
     settings = [dict(_settings({key: run.get(f"config/{key}") for key in SETTINGS})) for run in runs]
     titles = []
-    for i, title in enumerate(plain):
-        twins = [settings[j] for j, other in enumerate(plain) if other == title]
-        keys = dict.fromkeys(key for twin in twins for key in twin)
-        differing = [key for key in keys if any(twin.get(key) != settings[i].get(key) for twin in twins)]
-        titles.append(", ".join([title, *(f"{key}={settings[i].get(key, 'none')}" for key in differing)]))
+    for title, own in zip(plain, settings, strict=True):
+        twins = [other for other, its_title in zip(settings, plain, strict=True) if its_title == title]
+        differing = [
+            f"{key}={value}"
+            for key, value in own.items()
+            if any(other.get(key) != value for other in (settings if key.startswith("dataset.") else twins))
+        ]
+        titles.append(", ".join([title, *differing]))
     return titles
 
 

@@ -5,33 +5,20 @@ from dataclasses import replace
 
 from multimodal_loss.reporting.figures.runs import RUN_PICTURES
 from multimodal_loss.reporting.figures.tables import overview
-from multimodal_loss.reporting.layouts.base import (
-    Cell,
-    Column,
-    Condition,
-    Layout,
-    Row,
-    Shown,
-    experiment,
-    method_title,
-    swept,
-)
+from multimodal_loss.reporting.layouts.base import Cell, Column, Condition, Layout, Row, Shown
+from multimodal_loss.reporting.layouts.conf import experiment, in_group, method_title, swept
 
 DATASET = "synthetic"
 NOISE_TITLES = {"0": "No noisy modality", "1": "One noisy modality", "2": "Two noisy modalities"}
 ALONE = {f"unimodal_{i}": f"m{i}" for i in (1, 2, 3)}  # method to the modality that it trains
-READINGS = {
-    "mulmix_added": Column("mulmix/scores", "softmax outputs added", "Mulmix"),
-    "mulmix_beta_low": Column("mulmix/beta_0.2", "beta 0.2", "Mulmix"),
-    "mulmix_beta_high": Column("mulmix/beta_1", "beta 1", "Mulmix"),
-    **{
-        f"{method}_logits": Column(f"unimodal_{m}/logits", f"{m}, CE of logits", "Unimodal")
-        for method, m in ALONE.items()
-    },
-    "soft_triple_tau": Column("soft_triple/tau", "tau 0.2", "SoftTriple"),
-    "soft_triple_fast": Column("soft_triple/fast", "proxies at 100 lr", "SoftTriple"),
-    "soft_triple_tau_fast": Column("soft_triple/both", "both", "SoftTriple"),
-    "proxy_anchor_fast": Column("proxy_anchor/fast", "proxies at 100 lr", "ProxyAnchor"),
+READINGS = {  # method to the key of its column, which begins with the paper's
+    "mulmix_added": "mulmix/scores",
+    "mulmix_beta_low": "mulmix/beta_0.2",
+    "mulmix_beta_high": "mulmix/beta_1",
+    "soft_triple_tau": "soft_triple/tau",
+    "soft_triple_fast": "soft_triple/fast",
+    "soft_triple_tau_fast": "soft_triple/both",
+    "proxy_anchor_fast": "proxy_anchor/fast",
 }
 
 
@@ -175,10 +162,12 @@ def _by_noise(name: str, title: str, description: str, command: str, noise: Sequ
 
 def _methods(name: str) -> dict[str, Column]:
     """The methods of an experiment, each with its column."""
-    return {method: READINGS.get(method) or _column(method) for method in swept(name, "method")}
+    return {method: _column(method) for method in swept(name, "method")}
 
 
 def _column(method: str) -> Column:
-    if method in ALONE:
-        return Column(f"unimodal_{ALONE[method]}", ALONE[method], group="Unimodal")
-    return Column(method, method_title(method))
+    modality, is_reading = ALONE.get(method.removesuffix("_logits")), method.endswith("_logits")
+    if modality:
+        title = f"{modality}, CE of logits" if is_reading else modality
+        return Column(f"unimodal_{modality}" + "/logits" * is_reading, title, group="Unimodal")
+    return Column(READINGS.get(method, method), *in_group(method_title(method)))

@@ -4,27 +4,17 @@ Replicates are the five folds. The smaller datasets are not the paper's: their t
 stand beside theirs as a reference only.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
 from multimodal_loss.reporting.analysis.paper import paper_numbers
 from multimodal_loss.reporting.figures import proxies
+from multimodal_loss.reporting.figures.base import Picture
 from multimodal_loss.reporting.figures.runs import RUN_PICTURES
 from multimodal_loss.reporting.figures.tables import against_rows, overview
-from multimodal_loss.reporting.layouts.base import (
-    Cell,
-    Column,
-    Condition,
-    Layout,
-    Overrides,
-    PaperKey,
-    Row,
-    Shown,
-    dataset_title,
-    method_title,
-    swept,
-)
+from multimodal_loss.reporting.layouts.base import Cell, Column, Condition, Layout, Overrides, PaperKey, Row, Shown
+from multimodal_loss.reporting.layouts.conf import dataset_title, in_group, method_title, swept
 
 PAPER_DATASET = "tcga"
 DATASETS = (PAPER_DATASET, "tcga_subtypes", "tcga_brca", "tcga_kipan")
@@ -45,38 +35,35 @@ PROXY_COLUMNS = tuple(
     Column(kind, f"{kind} proxies", scale=1.0, unit="proxies per class") for kind in ("used", "distinct")
 )
 
-# Rows of Table 5 that are not simply a method: where in its run the prediction is, and the paper's row.
-PARTS = {
+# The rows of one network with two heads: where in its run the prediction is, and the paper's row.
+HEADS = {
     "multitask": (
         (Row("multitask/GE", "Multitask GE"), "modalities/GE", "multitask/GE"),
         (Row("multitask/DM", "Multitask DM"), "modalities/DM", "multitask/DM"),
         (Row("ensemble", "Ensemble"), "fused", "ensemble/GE_DM"),
-    ),
-    "unimodal_1_logits": ((Row("alone/GE", "MOMA GE alone"), "fused", ""),),
-    "unimodal_2_logits": ((Row("alone/DM", "MOMA DM alone"), "fused", ""),),
-    "logistic_1": ((Row("logistic/GE", "Logistic regression GE"), "fused", ""),),
-    "logistic_2": ((Row("logistic/DM", "Logistic regression DM"), "fused", ""),),
-    "logistic": ((Row("logistic/GE_DM", "Logistic regression GE + DM"), "fused", ""),),
+    )
+}
+# Keys of rows that the paper does not have.
+EXTRA = {
+    "unimodal_1_logits": "alone/GE",
+    "unimodal_2_logits": "alone/DM",
+    "logistic_1": "logistic/GE",
+    "logistic_2": "logistic/DM",
+    "logistic": "logistic/GE_DM",
 }
 LAST = {"logistic": "Logistic regression", "unimodal": "MOMA alone"}  # rows that stand last, and share a panel
 
-# Rows of Table 6 and the paper's row for each. Where the paper's words have two readings, both.
+# Key in Table 6, and the paper's row. Where the paper's words have two readings, both.
 VARIANTS = {
-    "multimodal": (Row("multimodal", "MultiModal, full"), "multimodal"),
-    "hard_global": (Row("hard_global", "the closest proxy of all", "Hard attention"), "hard_attention"),
-    "hard_per_class": (Row("hard_per_class", "the closest of each class", "Hard attention"), "hard_attention"),
-    "over_proxies": (Row("proxy", "as written", "Normalised over proxies"), "norm_axis_proxy"),
-    "over_proxies_times_k": (Row("proxy_times_k", "times K (control)", "Normalised over proxies"), ""),
-    "no_attention": (Row("none_sum", "the sum of outputs stays", "Without attention"), "no_attention"),
-    "no_attended_output": (Row("none_zero", "no attended output", "Without attention"), "no_attention"),
-    "over_proxies_no_attention": (
-        Row("proxy+none_sum", "the sum of outputs stays", "Both"),
-        "norm_axis_proxy+no_attention",
-    ),
-    "over_proxies_no_attended_output": (
-        Row("proxy+none_zero", "no attended output", "Both"),
-        "norm_axis_proxy+no_attention",
-    ),
+    "multimodal": ("multimodal", "multimodal"),
+    "hard_global": ("hard_global", "hard_attention"),
+    "hard_per_class": ("hard_per_class", "hard_attention"),
+    "over_proxies": ("proxy", "norm_axis_proxy"),
+    "over_proxies_times_k": ("proxy_times_k", ""),
+    "no_attention": ("none_sum", "no_attention"),
+    "no_attended_output": ("none_zero", "no_attention"),
+    "over_proxies_no_attention": ("proxy+none_sum", "norm_axis_proxy+no_attention"),
+    "over_proxies_no_attended_output": ("proxy+none_zero", "norm_axis_proxy+no_attention"),
 }
 NOTHING_STORED = (
     "No pictures: none of these runs has stored its training outputs and proxies. To draw them, delete the run "
@@ -93,12 +80,13 @@ def table_5(dataset: str) -> Layout:
     rows, cells, shown = [], [], []
     for method in sorted(swept("table_5", "method"), key=lambda method: [method.startswith(one) for one in LAST]):
         run = ("experiment=table_5", f"dataset={dataset}", f"method={method}")
-        parts = PARTS.get(method, ((Row(method, method_title(method)), "fused", method),))
+        row = Row(EXTRA.get(method, method), method_title(method, dataset, "moma"))
+        parts = HEADS.get(method, ((row, "fused", row.key),))
         for row, source, paper in parts:
             rows.append(row)
             cells += [Cell(row.key, c.key, run, _metric(c, source), _paper("5", paper, c.key)) for c in TABLE_5_COLUMNS]
-        label = "Multitask and ensemble" if len(parts) > 1 else parts[0][0].title
-        panel = next((panel for one, panel in LAST.items() if method.startswith(one)), method_title(method))
+        label = f"{row.title} and ensemble" if len(parts) > 1 else row.title
+        panel = next((panel for one, panel in LAST.items() if method.startswith(one)), row.title)
         shown.append(Shown(method, label, run, panel))
     return _layout(
         "table_5",
@@ -111,6 +99,8 @@ def table_5(dataset: str) -> Layout:
         TABLE_5_COLUMNS,
         cells,
         Condition("", "", tuple(shown), RUN_PICTURES),
+        compared="ACC",
+        picture=overview,
     )
 
 
@@ -131,6 +121,8 @@ def table_6(dataset: str) -> Layout:
             for _, row, run, paper in _variants(dataset)
             for column in columns
         ],
+        compared="ACC",
+        picture=overview,
     )
 
 
@@ -158,6 +150,7 @@ def figure_5(dataset: str) -> Layout:
         columns,
         cells,
         corner="Proxies per class",
+        picture=partial(against_rows, title="Figure 5", caption=FIGURE_5_CAPTION, png="figure_5"),
     )
 
 
@@ -196,6 +189,8 @@ def _layout(
     cells: Sequence[Cell],
     condition: Condition | None = None,
     corner: str = "Method",
+    compared: str = "",
+    picture: Callable[..., Iterator[Picture]] | None = None,
 ) -> Layout:
     """The layout under the name and title that its dataset gives it."""
     item, command = name.replace("_", " ").capitalize(), f"make reproduce-{name.replace('_', '-')}"
@@ -207,8 +202,6 @@ def _layout(
     else:
         key, title = f"{name}_{dataset}", f"{item} on {dataset}, not the paper's data: {data}"
         command += f" DATASET={dataset}"
-    is_compared, is_figure = name in ("table_5", "table_6"), name == "figure_5"
-    curve = partial(against_rows, title="Figure 5", caption=FIGURE_5_CAPTION, png=name)
     return Layout(
         key,
         title,
@@ -221,17 +214,22 @@ def _layout(
         corner=corner,
         dataset=dataset,
         reference=not is_papers,
-        compared="ACC" if is_compared else "",
+        compared=compared,
         focus=method_title("multimodal"),
-        pictures=(curve,) if is_figure else (overview,) if is_compared else (),
+        pictures=(picture,) if picture else (),
     )
 
 
 def _variants(dataset: str) -> Iterator[tuple[str, Row, Overrides, str]]:
     """Method, row, run and the paper's row of each variant of the loss."""
     for method in swept("table_6", "method"):
-        row, paper = VARIANTS.get(method, (Row(method, method_title(method)), ""))
-        yield method, row, ("experiment=table_6", f"dataset={dataset}", f"method={method}"), paper
+        key, paper = VARIANTS.get(method, (method, ""))
+        yield (
+            method,
+            Row(key, *in_group(method_title(method))),
+            ("experiment=table_6", f"dataset={dataset}", f"method={method}"),
+            paper,
+        )
 
 
 def _metric(column: Column, source: str = "fused") -> str:

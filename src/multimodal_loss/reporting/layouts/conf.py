@@ -1,0 +1,51 @@
+"""What the tables read from conf/: the sweeps of experiments, and what methods and datasets are called.
+
+Hydra is imported where it is needed, as that takes a while.
+"""
+
+from functools import cache
+from typing import Any
+
+
+def swept(name: str, key: str) -> list[str]:
+    """The values of `key` in the sweep of conf/experiment/<name>.yaml, in its order."""
+    return [value.strip() for value in str(experiment(name).hydra.sweeper.params[key]).split(",")]
+
+
+def experiment(name: str) -> Any:
+    """conf/experiment/<name>.yaml as it stands."""
+    return _config("experiment", name)
+
+
+def method_title(name: str, dataset: str = "", backbone: str = "") -> str:
+    """What conf/method/<name>.yaml calls it, on the dataset and the backbone that its title may name."""
+    from omegaconf import OmegaConf
+
+    from multimodal_loss.configuration import method_facts
+
+    parts = {group: one for group, one in (("dataset", dataset), ("backbone", backbone)) if one}
+    facts = {group: OmegaConf.select(_config(group, one), f"facts.{group}") for group, one in parts.items()}
+    return str(
+        OmegaConf.select(OmegaConf.create({"facts": {**facts, "method": method_facts(name)}}), "facts.method.title")
+    )
+
+
+def in_group(title: str) -> tuple[str, str]:
+    """A title such as "Hard attention, the closest of all" as what is said and the heading that it stands under."""
+    group, _, said = title.rpartition(", ")
+    return said, group
+
+
+def dataset_title(name: str) -> str:
+    from omegaconf import OmegaConf
+
+    return str(OmegaConf.select(_config("dataset", name), "facts.dataset.title") or name)
+
+
+@cache
+def _config(group: str, name: str) -> Any:
+    from omegaconf import OmegaConf
+
+    from multimodal_loss.configuration import CONFIG_DIR
+
+    return OmegaConf.load(CONFIG_DIR / group / f"{name}.yaml")
