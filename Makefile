@@ -53,18 +53,15 @@ lint: $(INSTALLED) ## Run ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-quick: $(INSTALLED) ## The whole chain on small data in minutes, labelled as such: all fusions, 2 seeds
+quick: $(INSTALLED) ## The whole chain on small data in minutes, labelled as such: all methods of Table 1, 2 seeds
 	$(TRAIN) experiment=quick $(ARGS)
-	$(TRAIN) experiment=quick_unimodal $(ARGS)
 	$(REPORT) --tables quick --runs outputs/quick/runs --output outputs/quick/report
 
 reproduce-table-1: $(INSTALLED) ## Table 1: 27 cells of 5 seeds, then the report; does only what is missing
-	$(TRAIN) experiment=table_1_unimodal $(ARGS)
 	$(TRAIN) experiment=table_1 $(ARGS)
 	$(REPORT)
 
 reproduce-appendix-b: $(INSTALLED) ## Appendix B: the learning-rate grid on one noisy modality, then the report
-	$(TRAIN) experiment=appendix_b_unimodal $(ARGS)
 	$(TRAIN) experiment=appendix_b $(ARGS)
 	$(REPORT)
 
@@ -74,26 +71,16 @@ extra-data-seeds: $(INSTALLED) ## Beyond the paper: Table 1's SUM, NN and MultiM
 
 extra-readings: $(INSTALLED) ## Beyond the paper: Table 1 under other readings of what it leaves open
 	$(TRAIN) experiment=table_1_readings $(ARGS)
-	$(TRAIN) experiment=table_1_readings_beta $(ARGS)
-	$(TRAIN) experiment=table_1_readings_unimodal $(ARGS)
-	$(TRAIN) experiment=table_1_readings_proxies $(ARGS)
-	$(TRAIN) experiment=table_1_readings_tau $(ARGS)
 	$(REPORT)
 
 quick-table-3: $(INSTALLED) ## The chain of Table 3 on GENERATED data (not OPPORTUNITY) in minutes, labelled as such
 	$(BIN)/python scripts/make_opportunity_like.py --size 0.02 --folder outputs/quick_table_3/data/opportunity-like
-	$(SMALL_TRAIN) experiment=quick_table_3_joint $(ARGS)
-	$(SMALL_TRAIN) experiment=quick_table_3_logits $(ARGS)
 	$(SMALL_TRAIN) experiment=quick_table_3 $(ARGS)
-	$(SMALL_TRAIN) experiment=quick_table_3_mulmix $(ARGS)
 	$(REPORT) --tables quick_table_3 --runs outputs/quick_table_3/runs --output outputs/quick_table_3/report
 
 reproduce-table-3: $(INSTALLED) ## Table 3: OPPORTUNITY, both tasks, 8 methods, 5 seeds (make data-opportunity first)
 	@$(BIN)/python scripts/require_dataset.py dataset=opportunity $(ARGS)
-	$(TRAIN) experiment=table_3_joint $(ARGS)
-	$(TRAIN) experiment=table_3_logits $(ARGS)
 	$(TRAIN) experiment=table_3 $(ARGS)
-	$(TRAIN) experiment=table_3_mulmix $(ARGS)
 	$(REPORT)
 
 data-tcga-subtypes: $(INSTALLED) ## Get real TCGA data (82 MB): tcga_subtypes, tcga_brca, tcga_kipan
@@ -110,19 +97,14 @@ require-dataset: $(INSTALLED)
 
 tune-table-5: require-dataset ## Tune learning rate and modules for every method on DATASET; writes conf/tuned/
 	$(TRAIN) experiment=tune_table_5 $(TCGA) $(TUNE_GRID)
-	$(TRAIN) experiment=tune_table_5_unimodal $(TCGA) $(TUNE_GRID)
 	$(BIN)/python scripts/choose_tuned.py --dataset $(DATASET) --folds $(TUNE_FOLDS) --modules $(TUNE_MODULES)
 
 reproduce-table-5: require-dataset ## Table 5 on DATASET: MOMA with 7 losses, each modality alone, logistic regression
-	$(TRAIN) experiment=table_5_logistic $(TCGA)
 	$(TRAIN) experiment=table_5 $(TCGA)
-	$(TRAIN) experiment=table_5_unimodal $(TCGA)
 	$(REPORT)
 
 reproduce-table-6: require-dataset ## Table 6 on DATASET: the MultiModal loss without its parts
 	$(TRAIN) experiment=table_6 $(TCGA)
-	$(TRAIN) experiment=table_6_axis $(TCGA)
-	$(TRAIN) experiment=table_6_axis fusion.attention=soft fusion.class_score=proxy_times_k $(TCGA)
 	$(REPORT)
 
 reproduce-figure-5: require-dataset ## Figure 5 on DATASET: accuracy and time against proxies per class
@@ -134,9 +116,8 @@ reproduce-appendix-c: reproduce-table-6 ## Appendix C on DATASET: outputs, proxi
 report: $(INSTALLED) ## Rebuild tables, figures and page from the stored runs
 	$(REPORT)
 
-save-results: $(INSTALLED) ## Write outputs/results/ from the stored runs, and the README's tables from that
-	$(REPORT) --save-results outputs/results
-	$(BIN)/python scripts/update_readme.py
+save-results: $(INSTALLED) ## Write outputs/results/ and its pages from the stored runs, and the README's list of results
+	$(REPORT) --save-results outputs/results --readme README.md
 
 benchmark: $(INSTALLED) ## Measure the speed of the losses and of training on this machine
 	$(BIN)/python scripts/benchmark_losses.py
