@@ -22,8 +22,9 @@ from omegaconf import OmegaConf
 
 from multimodal_loss.configuration import CONFIG_DIR, fusion_of, planned_run
 from multimodal_loss.errors import UserError
+from multimodal_loss.files import write_atomically
 from multimodal_loss.results.collect import Run, read_run
-from multimodal_loss.results.run_directory import RunDirectory, write_atomically
+from multimodal_loss.results.run_directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
 METRIC = "validation/fused/ACC"

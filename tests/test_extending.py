@@ -78,7 +78,7 @@ def test_shape() -> None:
 """,
 }
 DATASET = {
-    "src/multimodal_loss/datasets/toy_dataset.py": '''"""Two modalities around class centres, read from a file that a script writes."""
+    "src/multimodal_loss/datasets/toy_dataset.py": '''"""Two modalities around class centres; a script writes the seed."""
 from pathlib import Path
 
 import torch

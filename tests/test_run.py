@@ -15,8 +15,8 @@ from conftest import run_training
 from multimodal_loss.configuration import RunConfig, compose_config
 from multimodal_loss.datasets import SyntheticDataset
 from multimodal_loss.errors import UserError
+from multimodal_loss.files import WriteError
 from multimodal_loss.results.metrics import compute_metrics
-from multimodal_loss.results.run_directory import WriteError
 from multimodal_loss.training import run as train_module
 from multimodal_loss.training.evaluate import predict
 from multimodal_loss.training.replicate import Replicate

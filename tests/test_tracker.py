@@ -20,7 +20,7 @@ from multimodal_loss import trackers, train
 from multimodal_loss.configuration import compose_config
 from multimodal_loss.errors import UserError
 from multimodal_loss.reporting.formats.cells_csv import CSV_FIELDS
-from multimodal_loss.training.loop import is_logged
+from multimodal_loss.results.run_directory import is_logged
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = [

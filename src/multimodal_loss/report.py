@@ -13,6 +13,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from multimodal_loss.errors import UserError
+from multimodal_loss.files import WriteError, write_atomically
 from multimodal_loss.reporting.analysis import significance
 from multimodal_loss.reporting.analysis.fill import FilledTable, Plan, Runs, fill
 from multimodal_loss.reporting.analysis.findings import findings
@@ -28,7 +29,6 @@ from multimodal_loss.reporting.layouts import all_layouts
 from multimodal_loss.reporting.layouts.base import Layout
 from multimodal_loss.reporting.layouts.own import own_layouts
 from multimodal_loss.results.collect import Run, read_runs
-from multimodal_loss.results.run_directory import WriteError, write_atomically
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

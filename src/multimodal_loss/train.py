@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from multimodal_loss.configuration import CONFIG_DIR, DEFAULT_CHOICES, explain
 from multimodal_loss.errors import TrainingError, UserError
-from multimodal_loss.results.run_directory import WriteError
+from multimodal_loss.files import WriteError
 from multimodal_loss.training.loop import Interrupted
 from multimodal_loss.training.run import run
 

@@ -12,42 +12,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from multimodal_loss.errors import UserError
+from multimodal_loss.files import WriteError, write_atomically
 
 SCHEMA = 2
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "pandas", "hydra-core", "omegaconf")
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it: a reader sees the old bytes or the new, never a
-    part.
-
-    Raises UserError when the file cannot be written (disk full, no permission).
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    # torch.save reports a failed write as a RuntimeError of its zip writer.
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "writ" not in str(error) and "enforce fail" not in str(error):
-            raise
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "the disk is full or not writable"
-        raise WriteError(f"cannot write {path}: {reason}; make room and start the same command again") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-class WriteError(UserError):
-    """A file of the run directory could not be written."""
+def is_logged(epoch: int) -> bool:
+    """Which epochs history keeps beside each replicate's last: the first 100, then every 10th."""
+    return epoch <= 100 or epoch % 10 == 0
 
 
 class RunDirectory:

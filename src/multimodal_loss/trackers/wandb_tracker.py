@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import wandb
 
-from multimodal_loss.training.loop import is_logged
+from multimodal_loss.results.run_directory import is_logged
 
 # A sweep must not wait for a network that is down: no connection after this long is a failure, and what is not uploaded
 # this long after the end is left to `wandb sync`.

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from multimodal_loss.configuration import TrainerConfig
 from multimodal_loss.errors import TrainingError, UserError
-from multimodal_loss.results.run_directory import RunDirectory, write_atomically
+from multimodal_loss.files import write_atomically
+from multimodal_loss.results.run_directory import RunDirectory, is_logged
 from multimodal_loss.training.group_trainer import GroupTrainer
 from multimodal_loss.training.replicate import Replicate
 
@@ -102,11 +103,6 @@ class TrainingState:
         self.stopping = {n: EarlyStopping(0.0, 1, best, stale) for n, (best, stale) in state["stopping"].items()}
         self.best, self.fingerprints = state["best"], state["fingerprints"]
         self.history = [tuple(row) for row in state["history"].tolist()]
-
-
-def is_logged(epoch: int) -> bool:
-    """Which epochs history keeps beside each replicate's last: the first 100, then every 10th."""
-    return epoch <= 100 or epoch % 10 == 0
 
 
 def train(

@@ -20,7 +20,7 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from multimodal_loss.errors import UserError
-from multimodal_loss.results.run_directory import write_atomically
+from multimodal_loss.files import write_atomically
 
 Array = NDArray[np.float32]
 

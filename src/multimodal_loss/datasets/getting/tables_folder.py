@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from multimodal_loss.datasets.cache import sha256
 from multimodal_loss.datasets.table_files import LABELS
 from multimodal_loss.errors import UserError
-from multimodal_loss.results.run_directory import write_atomically
+from multimodal_loss.files import write_atomically
 
 SOURCE = "SOURCE.json"
 
