@@ -78,7 +78,7 @@ def test_shape() -> None:
 """,
 }
 DATASET = {
-    "src/multimodal_loss/datasets/toy_dataset.py": '''"""Two modalities around class centres; a script writes the seed."""
+    "src/multimodal_loss/datasets/toy_dataset.py": '''"""Two modalities around class centres."""
 from pathlib import Path
 
 import torch
