@@ -380,9 +380,9 @@ def test_wrong_values_are_one_line(options: dict[str, Any], message: str) -> Non
 
 
 def test_config_names_every_option_with_its_default() -> None:
-    config = OmegaConf.create({"backbone": OmegaConf.load(ROOT / "conf/backbone/deep_conv_lstm.yaml")})
+    config = OmegaConf.load(ROOT / "conf/backbone/deep_conv_lstm.yaml")
     config.backbone.fusion_type = "early"
-    assert config.backbone.pop("name") == "deep_conv_lstm_early"
+    assert config.facts.backbone.name == "deep_conv_lstm_early"
     assert config.backbone.pop("_target_").split(".")[-1] == "DeepConvLSTM"
     config.backbone.fusion_type = "late"
     parameters = inspect.signature(DeepConvLSTM).parameters.values()
