@@ -186,7 +186,7 @@ def test_the_committed_modalities_are_those_of_the_runs(built: Path) -> None:
     assert list(rows[0])[:5] == ["condition", "method", "replicate_id", "modality", "ACC"]
     seen = {(row["method"], row["modality"]) for row in rows}
     assert {("MultiModal", m) for m in ("GE", "DM", "fused")} <= seen
-    assert {("Logistic regression GE + DM", "joint"), ("MOMA GE alone", "GE")} <= seen
+    assert {("Logistic regression", "joint"), ("MOMA GE alone", "GE")} <= seen
     assert ("MOMA GE alone", "fused") not in seen and ("Logistic regression GE + DM", "fused") not in seen
     layout = LAYOUTS["table_5_tcga_kipan"]
     overrides = next(cell.run for cell in layout.cells if cell.row == "sum_ce")

@@ -16,11 +16,12 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from multimodal_loss import trackers, train
+from multimodal_loss import trackers
 from multimodal_loss.configuration import compose_config
 from multimodal_loss.errors import UserError
 from multimodal_loss.reporting.formats.cells_csv import CSV_FIELDS
 from multimodal_loss.results.run_directory import is_logged
+from multimodal_loss.training import run as run_module
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = [
@@ -185,8 +186,8 @@ def test_broken_tracker_costs_one_line_and_changes_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(train, "make_tracker", lambda *_: trackers.Guarded("broken", start))
-    run = train.run(compose_config([*TINY, f"output_dir={tmp_path}", f"data_dir={data_dir}", "progress=false"]))
+    monkeypatch.setattr(run_module, "make_tracker", lambda *_: trackers.Guarded("broken", start))
+    run = run_module.run(compose_config([*TINY, f"output_dir={tmp_path}", f"data_dir={data_dir}", "progress=false"]))
     assert metrics_of(run.path) == metrics_of(tracked)
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: tracker=broken failed, the run goes on without it (")
@@ -243,8 +244,7 @@ def make(run_path: Path, numbers: Sequence[int] = (0, 1), folds: str | None = No
     values: dict[str, Any] = {
         "tracker": {"name": "wandb", "mode": "offline", "project": "p", "entity": None, "dir": None, "tags": []},
         "experiment_name": None,
-        "dataset": {"name": "synthetic"},
-        "fusion": {"name": "sum_ce"},
+        "facts": {"dataset": {"name": "synthetic"}, "method": {"name": "sum_ce"}},
         "folds": folds,
     }
     return trackers.make_tracker(values, numbers, run_path)
@@ -258,7 +258,7 @@ def finish(tracker: trackers.Tracker, epochs: Mapping[int, int], metrics: Mappin
     fused = rng.dirichlet([1, 1], size=20)
     prediction = {"target": rng.integers(2, size=20), "fused": fused, "modalities": fused[:, None]}
     common = {"stopped": "no_progress", "metrics": metrics}
-    replicates = [{**common, "replicate": number, "epochs": count} for number, count in epochs.items()]
+    replicates = [{**common, "replicate_id": number, "epochs": count} for number, count in epochs.items()]
     tracker.finish({"replicates": replicates, "dataset": {"modalities": ["m1"]}}, dict.fromkeys(epochs, prediction))
 
 
@@ -297,7 +297,7 @@ def test_a_split_may_have_metrics_of_the_fused_prediction_alone(
 def test_resumed_run_begins_with_the_history_before_the_kill(started: list[FakeRun], tmp_path: Path) -> None:
     rows = [f"{number},{epoch},{number + epoch / 10},0.5" for epoch in (1, 2, 3, 4) for number in (0, 1)]
     del rows[-1]  # replicate 1 had stopped at the checkpoint, which held epoch 3
-    (tmp_path / "history.csv").write_text("\n".join(["replicate,epoch,train_loss,seconds", *rows, ""]))
+    (tmp_path / "history.csv").write_text("\n".join(["replicate_id,epoch,train_loss,seconds", *rows, ""]))
     tracker = make(tmp_path)
     tracker.epoch(4, {0: 0.25}, 0.7)
     tracker.close()

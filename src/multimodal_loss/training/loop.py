@@ -21,6 +21,7 @@ from torch import Tensor
 from multimodal_loss.configuration import TrainerConfig
 from multimodal_loss.errors import TrainingError, UserError
 from multimodal_loss.files import write_atomically
+from multimodal_loss.fusion.base import NonFiniteScores
 from multimodal_loss.results.run_directory import RunDirectory, is_logged
 from multimodal_loss.training.group_trainer import GroupTrainer
 from multimodal_loss.training.replicate import Replicate
@@ -127,10 +128,16 @@ def train(
         started = last_checkpoint = time.monotonic()
         before = state.seconds
         while trainer.active:
-            losses = trainer.step()
-            state.seconds = before + time.monotonic() - started
-            if losses is not None:
-                _end_epoch(replicates, trainer, options, state, losses, observers)
+            try:
+                losses = trainer.step()
+                state.seconds = before + time.monotonic() - started
+                if losses is not None:
+                    _end_epoch(replicates, trainer, options, state, losses, observers)
+            except NonFiniteScores as error:  # on a CPU a fusion says so before its loss does
+                names = " or ".join(str(replicates[position].replicate_id) for position in trainer.active)
+                raise TrainingError(
+                    f"the loss of replicate {names} became nan in epoch {state.epoch + 1}; try a smaller optimizer.lr"
+                ) from error
             if caught or time.monotonic() - last_checkpoint > checkpoint_seconds:
                 save_checkpoint(run, replicates, trainer, state)
                 last_checkpoint = time.monotonic()
