@@ -82,9 +82,11 @@ def table_5(dataset: str) -> Layout:
         run = ("experiment=table_5", f"dataset={dataset}", f"method={method}")
         row = Row(EXTRA.get(method, method), method_title(method, dataset, "moma"))
         parts = HEADS.get(method, ((row, "fused", row.key),))
-        for row, source, paper in parts:
-            rows.append(row)
-            cells += [Cell(row.key, c.key, run, _metric(c, source), _paper("5", paper, c.key)) for c in TABLE_5_COLUMNS]
+        for part, source, paper in parts:
+            rows.append(part)
+            cells += [
+                Cell(part.key, c.key, run, _metric(c, source), _paper("5", paper, c.key)) for c in TABLE_5_COLUMNS
+            ]
         label = f"{row.title} and ensemble" if len(parts) > 1 else row.title
         panel = next((panel for one, panel in LAST.items() if method.startswith(one)), row.title)
         shown.append(Shown(method, label, run, panel))
