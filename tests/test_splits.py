@@ -124,7 +124,7 @@ import multiprocessing, os, sys, time
 import torch
 from test_splits import CPU, Clips
 batches = Clips(torch.zeros(100)).batches(None, 1, CPU, workers=2)
-next(batches)
+next(batches), next(batches)  # one of each worker: both have begun
 print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
 {then}
 """
