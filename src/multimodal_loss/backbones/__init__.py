@@ -1,8 +1,9 @@
 """Modality inputs to scores (B, M, C), one file per backbone."""
 
 from multimodal_loss.backbones.deep_conv_lstm import DeepConvLSTM
+from multimodal_loss.backbones.intermediate_attention_blocks import AudioBranch
 from multimodal_loss.backbones.logistic import LogisticRegression
 from multimodal_loss.backbones.mlp import MLP
 from multimodal_loss.backbones.moma import MOMA
 
-__all__ = ["MLP", "MOMA", "DeepConvLSTM", "LogisticRegression"]
+__all__ = ["MLP", "MOMA", "AudioBranch", "DeepConvLSTM", "LogisticRegression"]
