@@ -1,4 +1,4 @@
-"""The blocks of Intermediate Attention and its audio branch against loops in float64, and the released code's counts."""
+"""The blocks of Intermediate Attention and its audio branch against loops in float64, and its published counts."""
 
 import pytest
 import torch
