@@ -126,6 +126,27 @@ class DeepConvLSTM(nn.Module):
         scores = torch.baddbmm(self.classifier_bias[:, None], last, self.classifier_weight.transpose(1, 2))
         return scores.transpose(0, 1) if self.joint else torch.stack(self._in_order([scores]), dim=1)
 
+    def modality_parameters(self) -> list[list[tuple[nn.Parameter, slice]]]:
+        """The slices of the stacked parameters that are a modality's; all parameters where it is `joint`."""
+        if self.joint:
+            return [[(parameter, slice(None)) for parameter in self.parameters()]]
+        found: list[list[tuple[nn.Parameter, slice]]] = [[] for _ in self.places]
+        parameters: list[tuple[list[int], nn.Parameter]] = []  # with the modalities that a parameter stacks
+        by_width = [modality for group in self.groups for modality in group]
+        for group, convolutions in zip(self.groups, self.convolutions, strict=True):
+            parameters += [(group, parameter) for parameter in convolutions.parameters()]
+        for lstm in self.lstms:
+            assert isinstance(lstm, BatchedLSTM)
+            of_groups = self.groups if len(lstm.weight_ih) > 1 else [by_width]
+            parameters += zip(of_groups, lstm.weight_ih, strict=True)
+            parameters += [(by_width, p) for p in (lstm.weight_hh, lstm.bias_ih, lstm.bias_hh)]
+        parameters += [(by_width, self.classifier_weight), (by_width, self.classifier_bias)]
+        for modalities, parameter in parameters:
+            rows = len(parameter) // len(modalities)
+            for place, modality in enumerate(modalities):
+                found[modality].append((parameter, slice(place * rows, (place + 1) * rows)))
+        return found
+
     def _in_order(self, stacked: Sequence[Tensor]) -> list[Tensor]:
         """One tensor for each modality, in the order given, from tensors that stack the sorted ones."""
         rows = [row for tensor in stacked for row in tensor.unbind(0)]

@@ -49,6 +49,10 @@ class MLP(nn.Module):
         """The linear layers of each modality, from the input to the scores, if they are all that its network is."""
         return self._layers() if self.activation is None else None
 
+    def modality_parameters(self) -> list[list[tuple[nn.Parameter, slice]]]:
+        """Every layer of a modality, the last one too."""
+        return [[(parameter, slice(None)) for parameter in layers.parameters()] for layers in self.modalities]
+
     def _layers(self) -> list[list[nn.Linear]]:
         return [[layer for layer in layers.children() if isinstance(layer, nn.Linear)] for layers in self.modalities]
 

@@ -59,6 +59,13 @@ class MOMA(nn.Module):
         attended = [torch.stack(of_one).mean(dim=0).flatten(1).to(dtype) for of_one in values]
         return torch.stack([head(value) for head, value in zip(self.heads, attended, strict=True)], dim=1)
 
+    def modality_parameters(self) -> list[list[tuple[nn.Parameter, slice]]]:
+        """A modality's coordinates and its head. Its coordinates also weigh the others' values, so that the gradients
+        of the others' scores reach them, too: they count as its own all the same.
+        """
+        of_each = zip(self.coordinates, self.heads, strict=True)
+        return [[(p, slice(None)) for module in pair for p in module.parameters()] for pair in of_each]
+
     def _unit_vectors(self, features: Tensor, modality: int) -> Tensor:
         """The modules' vectors (B, 2, modules), of length 1, in float32 at least."""
         coordinates: Tensor = self.coordinates[modality](features.flatten(1)).unflatten(1, (2, -1))

@@ -2,9 +2,9 @@
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from multimodal_loss.fusion.gradients import autograd_only, without_autocast
 
 HALF_PRECISION = (torch.float16, torch.bfloat16)
+
+# For each modality its parameters, each with the slice of its first axis that is the modality's: slice(None) for all.
+ModalityParameters = Sequence[Sequence[tuple[nn.Parameter, slice]]]
 
 
 class NonFiniteScores(ValueError):
@@ -25,6 +28,19 @@ class Fusion(nn.Module):
     A new fusion overrides `compute_logits`, and `compute_loss` where its loss is not the cross-entropy of its logits.
     It reads the scores as they are given: whether they are probabilities or logits is its caller's choice
     (`fusion_input` in the config).
+
+    Beyond the loss a fusion may want to know where training stands. A training loop that serves them all is
+
+        for epoch in range(1, epochs + 1):
+            fusion.begin_epoch(epoch, num_samples)
+            for inputs, target, index in batches:  # index: the samples' positions among the num_samples
+                scores = backbone(inputs)
+                loss = fusion(scores, target, index)
+                optimizer.zero_grad()
+                fusion.backward(loss, scores, target, modality_parameters)
+                optimizer.step()
+
+    where most need only the plain calls: each hook says what it is for.
 
     Precision: scores and parameters have the same one, float32 or float64; those of half precision, either or both,
     count as float32. So loss and logits of bfloat16 or float16 scores are float32, also under autocast: it costs next
@@ -40,6 +56,9 @@ class Fusion(nn.Module):
             type than said below, and, on a CPU, targets out of range and scores that are not finite.
     """
 
+    # Whether `compute_loss` takes `index` as its third argument.
+    reads_index: ClassVar[bool] = False
+
     def __init__(self, num_classes: int, num_modalities: int, ignore_index: int = -100) -> None:
         super().__init__()
         check_number("num_classes", num_classes, at_least=1, whole=True)
@@ -49,8 +68,11 @@ class Fusion(nn.Module):
         self.num_modalities = num_modalities
         self.ignore_index = ignore_index
 
-    def forward(self, scores: Tensor, target: Tensor) -> Tensor:
+    def forward(self, scores: Tensor, target: Tensor, index: Tensor | None = None) -> Tensor:
         """The training loss: a scalar, from scores (B, M, C) and class indices (B,) of type int64.
+
+        `index` (B,) int64, the samples' positions in the training set, is for fusions that remember samples; without it
+        they take the batch for the first B of them.
 
         A mean over no samples is 0, with gradients of 0: that is the loss of an empty batch, and of one whose samples
         are all ignored (SoftTriple still adds its regulariser).
@@ -61,12 +83,17 @@ class Fusion(nn.Module):
                 f"target must be {scores.shape[0]} class indices of type int64, "
                 f"got shape {tuple(target.shape)} and type {target.dtype}"
             )
+        extra: tuple[Tensor, ...] = (
+            (self._checked_index(index, len(target), target.device),) if self.reads_index else ()
+        )
         if _can_look(target):
-            scores, target = self._without_ignored(scores, target)
+            kept = self._not_ignored(target)
+            if kept is not None:
+                scores, target, extra = scores[kept], target[kept], tuple(x[kept] for x in extra)
             if scores.is_inference() and torch.is_grad_enabled():  # autograd saves no tensor of inference mode
                 scores = scores.clone()
         _check_finite(scores)
-        return self._in_full_precision("compute_loss", scores, target)
+        return self._in_full_precision("compute_loss", scores, target, *extra)
 
     def logits(self, scores: Tensor) -> Tensor:
         """Fused class logits (B, C) from scores (B, M, C); the prediction is their argmax."""
@@ -88,6 +115,53 @@ class Fusion(nn.Module):
         On an accelerator or under a transform of torch, ignored targets are still among them (see `kept`).
         """
         return self.cross_entropy(self.compute_logits(scores), target)
+
+    def begin_epoch(self, epoch: int, num_samples: int) -> None:
+        """Called before every epoch of training, and once more where an interrupted one goes on.
+
+        What is kept of it belongs in buffers, so that a checkpoint has it.
+
+        Args:
+            epoch: counts from 1.
+            num_samples: how many training samples there are; `forward` is given their positions among them.
+        """
+
+    def monitored(self, scores: Tensor, target: Tensor, loss: Tensor | None = None) -> Tensor:
+        """What early stopping watches, a scalar, less is better: the loss, unless it moves by itself while training.
+
+        `loss` is what `forward` gave for the same samples, where that is at hand.
+        """
+        return self(scores, target) if loss is None else loss
+
+    def negative_log_likelihood(self, scores: Tensor, target: Tensor) -> Tensor:
+        """The mean of -log p_y with p the fused probabilities: a scalar."""
+        return self.cross_entropy(self.logits(scores), target)
+
+    @property
+    def needs_modality_parameters(self) -> bool:
+        """Whether `backward` works on each modality's parameters: then gradients of the scores alone do not do."""
+        return False
+
+    def backward(
+        self,
+        loss: Tensor,
+        scores: Tensor,
+        target: Tensor,
+        modality_parameters: ModalityParameters | None = None,
+        share: float = 1.0,
+    ) -> None:
+        """Add the gradients of a training step to every parameter's `grad`: `loss.backward()` for most fusions.
+
+        Args:
+            loss: what `forward` gave for `scores` (with their graph) and `target`.
+            modality_parameters: each modality's parameters, for fusions that balance their gradients.
+            share: every gradient is multiplied by this, where a batch is computed in parts.
+        """
+        (loss if share == 1.0 else loss * share).backward()
+
+    def modality_weights(self, scores: Tensor) -> Tensor | None:
+        """How much each modality is trusted with each sample, (B, M), at least 0, with sum 1; None: no such weight."""
+        return None
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """What a torch optimiser takes, for a backbone that learns at the rate `lr`; [] without parameters."""
@@ -141,22 +215,32 @@ class Fusion(nn.Module):
                 "scores, or the fusion by its .float() or .double()"
             )
 
-    def _without_ignored(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The samples that count. ValueError: a target that is neither a class nor `ignore_index`."""
+    def _not_ignored(self, target: Tensor) -> Tensor | None:
+        """Which samples count; None where all do. ValueError: a target that is neither a class nor `ignore_index`."""
         if not len(target):
-            return scores, target
+            return None
         least, most = (int(value) for value in target.aminmax())
         if least >= 0 and most < self.num_classes and not least <= self.ignore_index <= most:
-            return scores, target
+            return None
         kept = target != self.ignore_index
-        scores, target = scores[kept], target[kept]
-        wrong = target[(target < 0) | (target >= self.num_classes)]
+        wrong = target[kept & ((target < 0) | (target >= self.num_classes))]
         if len(wrong):
             raise ValueError(
                 f"target must hold classes from 0 to {self.num_classes - 1}, or {self.ignore_index} for a sample to "
                 f"ignore, got {int(wrong[0])}"
             )
-        return scores, target
+        return kept
+
+    @staticmethod
+    def _checked_index(index: Tensor | None, samples: int, device: torch.device) -> Tensor:
+        if index is None:
+            return torch.arange(samples, device=device)
+        if index.shape != (samples,) or index.dtype != torch.int64:
+            raise ValueError(
+                f"index must be {samples} positions of type int64, got shape {tuple(index.shape)} "
+                f"and type {index.dtype}"
+            )
+        return index
 
     def _in_full_precision(self, method: str, scores: Tensor, *target: Tensor) -> Tensor:
         """What a method gives where scores and parameters of half precision are float32, and autocast is off."""

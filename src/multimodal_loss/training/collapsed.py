@@ -34,8 +34,10 @@ from multimodal_loss.training.replicate import Recipe, Replicate, as_fusion_inpu
 
 
 def can_collapse(replicates: Sequence[Replicate], recipe: Recipe) -> bool:
-    """True for networks of linear layers alone that share one training set and are updated by plain Adam."""
-    linear = all(affine_layers(r.backbone) is not None for r in replicates)
+    """True for networks of linear layers alone that share one training set and are updated by plain Adam, with a fusion
+    that needs no more than the gradient of its scores.
+    """
+    linear = all(affine_layers(r.backbone) is not None and not r.fusion.needs_modality_parameters for r in replicates)
     shared = len({id(r.data) for r in replicates}) == 1
     return linear and shared and recipe.trainer.is_plain and recipe.plain_adam() is not None
 
@@ -149,6 +151,8 @@ class CollapsedTrainer:
 
     @torch.no_grad()
     def step(self) -> Tensor:
+        for position in self.active:
+            self._replicates[position].fusion.begin_epoch(int(self._steps_taken) + 1, len(self._target))
         losses, gradient = self._fuse(self._scores(self._inputs, len(self._target)))
         backbone_gradients = []
         for m, x in enumerate(self._inputs):
@@ -177,7 +181,7 @@ class CollapsedTrainer:
         inputs, target = self._validation
         fused = as_fusion_input(self._scores(inputs, len(target)), self._recipe.fusion_input, dim=2)
         scores = fused.permute(0, 3, 1, 2)
-        losses = [self._replicates[p].fusion(scores[i], target) for i, p in enumerate(self.active)]
+        losses = [self._replicates[p].fusion.monitored(scores[i], target) for i, p in enumerate(self.active)]
         return [float(loss) for loss in losses]
 
     def _scores(self, inputs: Sequence[SharedInput], samples: int) -> Tensor:
@@ -194,21 +198,24 @@ class CollapsedTrainer:
 
     @torch.enable_grad()
     def _fuse(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Losses (R,) and dL/dscores; the fusions' own parameters are updated."""
+        """What is monitored (R,), as a rule the losses, and dL/dscores; the fusions' own parameters are updated."""
         scores.requires_grad_()
         inputs = as_fusion_input(scores, self._recipe.fusion_input, dim=2).permute(0, 3, 1, 2)
         losses = []
         for i, position in enumerate(self.active):
             self._zero_grad(position)
             losses.append(self._replicates[position].fusion(inputs[i], self._target))
-        total = torch.stack(losses)
-        total.sum().backward()
+        torch.stack(losses).sum().backward()
+        watched = [
+            self._replicates[p].fusion.monitored(inputs[i].detach(), self._target, losses[i].detach())
+            for i, p in enumerate(self.active)
+        ]
         for position in self.active:
             optimizer = self._optimizers[position]
             if optimizer is not None:
                 optimizer.step()
         assert scores.grad is not None
-        return total.detach(), scores.grad
+        return torch.stack(watched), scores.grad
 
     def _zero_grad(self, position: int) -> None:
         optimizer = self._optimizers[position]

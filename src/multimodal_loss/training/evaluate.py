@@ -112,11 +112,11 @@ class Validation:
 
     @torch.no_grad()
     def _value(self, replicate: Replicate, split: Split, monitor: str) -> float:
-        """The validation loss, or 1 minus accuracy or macro F1: less is better."""
+        """The validation loss (or what the fusion monitors instead), 1 minus accuracy or macro F1: less is better."""
         if monitor == "validation_loss":
             scores = scores_of(replicate, split, self._recipe, self._device)
             target = split.target.to(self._device)
-            return float(replicate.fusion(as_fusion_input(scores, self._recipe.fusion_input), target))
+            return float(replicate.fusion.monitored(as_fusion_input(scores, self._recipe.fusion_input), target))
         prediction = predict(replicate, split, self._recipe, self._device)
         true, predicted = prediction["target"], prediction["fused"].argmax(1)
         if monitor == "validation_ACC":

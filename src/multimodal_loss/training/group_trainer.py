@@ -21,8 +21,8 @@ class GroupTrainer(Protocol):
     def step(self) -> Tensor | None:
         """Train every active replicate up to the next place where it may be saved.
 
-        Returns the losses of an epoch (len(active),) if it ends there: means over its samples, each with the weights
-        from before its update. None in the middle of an epoch.
+        Returns the losses of an epoch (len(active),) if it ends there, or what the fusions monitor instead: means over
+        its samples, each with the weights from before its update. None in the middle of an epoch.
         """
         ...
 
@@ -66,7 +66,14 @@ class OrdinaryTrainer:
         self._train = replicate.data.train.to(device)
         replicate.backbone.to(device).train()
         replicate.fusion.to(device).train()
+        fusion = replicate.fusion
+        self._modality_parameters = replicate.modality_parameters() if fusion.needs_modality_parameters else None
         if recipe.trainer.compile:
+            if fusion.needs_modality_parameters:
+                raise UserError(
+                    f"trainer.compile=true: {type(fusion).__name__} walks back through the backbone twice, which a "
+                    "compiled one does not allow; leave it false"
+                )
             replicate.backbone.compile()
         self._optimizer = recipe.make_optimizer(replicate)
         self._scheduler = _make_scheduler(recipe, self._optimizer)
@@ -86,6 +93,7 @@ class OrdinaryTrainer:
     def step(self) -> Tensor | None:
         if self._batches is None:  # of an epoch that begins, or goes on after a checkpoint was loaded
             left = None if self._order is None else self._order[self._seen :]
+            self._replicate.fusion.begin_epoch(self._epochs + 1, len(self._train))
             draws, size = Draws(self._replicate.seed, self._epochs), self._recipe.trainer.batch_size
             self._batches = self._train.batches(left, size, self._device, draws, self._recipe.workers)
         batch = next(self._batches)
@@ -101,19 +109,19 @@ class OrdinaryTrainer:
         return loss[None]
 
     def _update(self, batch: Batch) -> Tensor:
-        """One forward, backward and update; the loss (), of before the update."""
+        """One forward, backward and update; what is monitored (), the loss of before the update."""
         trainer, fusion, backbone = self._recipe.trainer, self._replicate.fusion, self._replicate.backbone
         self._optimizer.zero_grad()
         amp = torch.autocast(self._device.type, torch.bfloat16) if trainer.amp else contextlib.nullcontext()
         losses = []
-        for inputs, target in _parts(batch, trainer.accumulate):
+        for inputs, target, index in _parts(batch, trainer.accumulate):
             with amp:
                 scores = backbone(inputs)
-            loss: Tensor = fusion(as_fusion_input(scores, self._recipe.fusion_input), target)
-            if trainer.accumulate > 1:  # each part by its share of the batch
-                loss = loss * (len(target) / len(batch.target))
-            loss.backward()
-            losses.append(loss.detach())
+            scores = as_fusion_input(scores, self._recipe.fusion_input)
+            loss: Tensor = fusion(scores, target, index)
+            share = len(target) / len(batch.target)
+            fusion.backward(loss, scores, target, self._modality_parameters, share)
+            losses.append(fusion.monitored(scores.detach(), target, loss.detach()) * share)
         if trainer.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_([*backbone.parameters(), *fusion.parameters()], trainer.clip_norm)
         self._optimizer.step()
@@ -156,14 +164,14 @@ class OrdinaryTrainer:
         self._loss_sum = state["loss_sum"].to(self._device)
 
 
-def _parts(batch: Batch, number: int) -> Iterator[tuple[Sequence[Tensor], Tensor]]:
+def _parts(batch: Batch, number: int) -> Iterator[tuple[Sequence[Tensor], Tensor, Tensor]]:
     """The batch in so many parts of nearly equal size; fewer where it has fewer samples."""
     if number == 1:
-        yield batch.inputs, batch.target
+        yield batch.inputs, batch.target, batch.index
         return
     number = min(number, len(batch.target))
     inputs = zip(*(x.tensor_split(number) for x in batch.inputs), strict=True)
-    yield from zip(inputs, batch.target.tensor_split(number), strict=True)
+    yield from zip(inputs, batch.target.tensor_split(number), batch.index.tensor_split(number), strict=True)
 
 
 def _make_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer) -> Any:

@@ -11,6 +11,7 @@ from multimodal_loss.configuration import FusionInput, TrainerConfig
 from multimodal_loss.datasets import MultimodalData
 from multimodal_loss.errors import UserError
 from multimodal_loss.fusion import Fusion
+from multimodal_loss.fusion.base import ModalityParameters
 
 
 @dataclass
@@ -28,6 +29,22 @@ class Replicate:
     def score_names(self) -> tuple[str, ...]:
         """Names of the backbone's scores: the modalities, or one for a backbone that scores them jointly."""
         return score_names(self.backbone, self.data.modalities)
+
+    def modality_parameters(self) -> ModalityParameters:
+        """The backbone's parameters by modality, as its hook of this name says; all of one that gives one score.
+
+        UserError: a backbone that does not say.
+        """
+        hook = getattr(self.backbone, "modality_parameters", None)
+        if hook is not None:
+            parameters: ModalityParameters = hook()
+            return parameters
+        if len(self.score_names) == 1:
+            return [[(parameter, slice(None)) for parameter in self.backbone.parameters()]]
+        raise UserError(
+            f"{type(self.fusion).__name__} balances the gradients of each modality's parameters, and "
+            f"{type(self.backbone).__name__} does not say which they are (modality_parameters); choose another fusion"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {"backbone": self.backbone.state_dict(), "fusion": self.fusion.state_dict()}
