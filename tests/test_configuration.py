@@ -80,7 +80,7 @@ def test_the_quick_way_to_a_hash_is_the_composed_one(overrides: list[str]) -> No
 
 
 def test_a_method_with_its_overrides_written_out_is_the_same_run() -> None:
-    written = ["backbone=deep_conv_lstm", "fusion=mulmix", "fusion.combine_in=scores", "fusion_input=logits"]
+    written = ["backbone=deep_conv_lstm", "fusion=mulmix", "fusion.beta=0.5", "fusion_input=logits"]
     assert hash_of("experiment=table_3", "method=late_mulmix") == hash_of("experiment=table_3", *written)
     assert hash_of("experiment=table_6", "dataset=tcga_brca", "method=multimodal") == hash_of(
         "experiment=table_5", "dataset=tcga_brca", "method=multimodal"

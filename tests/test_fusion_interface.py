@@ -216,7 +216,6 @@ def test_wrong_inputs_raise_one_line(scores: Tensor, target: Tensor, message: st
         ("Mulmix", {"candidates": "mean", "num_modalities": 11}, "at most 10 modalities"),
         ("Mulmix", {"num_modalities": 21}, "at most 20 modalities"),
         ("Mulmix", {"beta": -0.1}, "beta must be a number of at least 0"),
-        ("Mulmix", {"combine_in": "logit"}, "combine_in must be one of"),
     ],
 )
 def test_wrong_options_raise_one_line(kind: str, options: dict[str, Any], message: str) -> None:
@@ -240,7 +239,7 @@ NUMBERS = {
     "weights": ("abc", 0.5, [0.5, "abc"], [0.5, None], [0.5, math.inf]),
 }
 # The other options are chosen from named values.
-CHOICES = {"variant", "attention", "class_score", "candidates", "combine_in", "candidate_reduction", "loss", "ensemble"}
+CHOICES = {"variant", "attention", "class_score", "candidates", "candidate_reduction", "loss", "ensemble"}
 
 
 @pytest.mark.parametrize("kind", sorted(set(fusions.__all__) - {"Fusion"}))

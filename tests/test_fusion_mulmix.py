@@ -26,13 +26,12 @@ def looped_losses(fusion: Mulmix, scores: Tensor, beta: float) -> Tensor:
     """L^y (B, C), summed over the candidates, with explicit products over the other candidates."""
     rows = []
     for sample in scores:
-        combined = sample.log() if fusion.combine_in == "log_probabilities" else sample
         log_p = []
         for number, members in enumerate(subsets(fusion.num_modalities)):
             if fusion.candidates == "heads":
-                logits = fusion.heads[number](torch.cat([combined[m] for m in members]))
+                logits = fusion.heads[number](torch.cat([sample[m] for m in members]))
             else:
-                logits = sum(combined[m] for m in members)
+                logits = sum(sample[m] for m in members)
                 logits = logits / len(members) if fusion.candidates == "mean" else logits
             log_p.append(logits - logits.exp().sum().log())
         row = []
@@ -51,8 +50,6 @@ def draw(modalities: int, classes: int, batch: int = 3, seed: int = 0, **options
     torch.manual_seed(seed)
     fusion = Mulmix(classes, modalities, **options).double()
     scores = 2 * torch.randn(batch, modalities, classes, dtype=torch.float64)
-    if fusion.combine_in == "log_probabilities":
-        scores = scores.softmax(dim=-1)
     return fusion, scores.requires_grad_(), torch.randint(classes, (batch,))
 
 
@@ -73,13 +70,12 @@ def assert_equal(fusion: Mulmix, scores: Tensor, target: Tensor, losses: Tensor)
     batch=st.integers(1, 3),
     beta=st.sampled_from([0.0, 0.2, 0.5, 1.0]),
     candidates=st.sampled_from(["sum", "sum in blocks", "mean", "heads"]),
-    combine_in=st.sampled_from(["log_probabilities", "scores"]),
     seed=st.integers(0, 1000),
 )
 def test_equals_the_formula_over_listed_candidates(
-    modalities: int, classes: int, batch: int, beta: float, candidates: str, combine_in: str, seed: int
+    modalities: int, classes: int, batch: int, beta: float, candidates: str, seed: int
 ) -> None:
-    options = {"beta": beta, "combine_in": combine_in, "candidate_reduction": "sum"}
+    options = {"beta": beta, "candidate_reduction": "sum"}
     with pytest.MonkeyPatch.context() as patch:
         if candidates == "sum in blocks":
             patch.setattr(mulmix, "MAX_ENUMERATED_SUMS", 0)
@@ -101,14 +97,14 @@ def enumerated_losses(scores: Tensor, beta: float) -> Tensor:
 @pytest.mark.parametrize(("modalities", "block"), [(7, 2**16), (7, 16), (10, 2**16), (11, 2**10), (14, 2**16)])
 def test_many_modalities_equal_enumeration(modalities: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mulmix_subsets, "CPU_BLOCK", block)
-    fusion, scores, target = draw(modalities, 3, batch=5, combine_in="scores")
+    fusion, scores, target = draw(modalities, 3, batch=5)
     candidates = 2**modalities - 1
     assert_equal(fusion, scores, target, enumerated_losses(scores, fusion.beta) / candidates)
 
 
 def test_nineteen_modalities_equal_enumeration() -> None:
     fusion, scores, target = draw(19, 3, batch=1)
-    losses = enumerated_losses(scores.log(), fusion.beta) / (2**19 - 1)
+    losses = enumerated_losses(scores, fusion.beta) / (2**19 - 1)
     assert_equal(fusion, scores, target, losses)
 
 
@@ -152,7 +148,7 @@ def test_float32_stays_finite_on_certain_and_contradictory_predictions(modalitie
 
 def test_wide_logits_stay_finite_in_blocks() -> None:
     scores = (1e4 * torch.randn(4, 9, 3)).requires_grad_()
-    fusion = Mulmix(3, 9, combine_in="scores")
+    fusion = Mulmix(3, 9)
     loss = fusion(scores, torch.zeros(4, dtype=torch.int64))
     loss.backward()
     assert loss.isfinite() and scores.grad is not None and scores.grad.isfinite().all()

@@ -45,7 +45,7 @@ def test_every_place_of_a_table_is_expected_once(name: str, cells: int) -> None:
     [
         ("table_1", range(5), 27),
         ("quick_table_3", range(1), 8),
-        ("table_5_tcga_kipan", range(5), 12),
+        ("table_5_tcga_kipan", range(5), 13),
         ("figure_5_tcga_kipan", range(5), 7),
     ],
 )

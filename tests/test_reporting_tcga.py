@@ -45,7 +45,7 @@ def layout_name(table: str, dataset: str) -> str:
 def test_table_5_expects_each_run_of_its_dataset(dataset: str) -> None:
     layout = LAYOUTS[layout_name("table_5", dataset)]
     assert {run[:2] for run in runs_of(layout)} == {("experiment=table_5", f"dataset={dataset}")}
-    assert len(runs_of(layout)) == 12
+    assert len(runs_of(layout)) == 13
     multitask = {cell.row: cell.metric for cell in layout.cells if "method=multitask" in cell.run}
     assert multitask.keys() == {"multitask/GE", "multitask/DM", "ensemble"}
     metrics = {(cell.row, cell.column): cell.metric for cell in layout.cells}
@@ -158,9 +158,9 @@ def test_a_reference_table_survives_the_way_through_its_csv(built: Path) -> None
 
 def test_the_page_says_which_differences_are_real(built: Path) -> None:
     text = section(built, "table_5_tcga_kipan")
-    assert "of 91 differences in ACC between two methods are real" in text
+    assert "of 105 differences in ACC between two methods are real" in text
     saved = list(csv.DictReader((built / "results" / "table_5_tcga_kipan" / "significance.csv").open()))
-    assert len(saved) == 91
+    assert len(saved) == 105
     assert {row["folds"] for row in saved} == {"5"}
     assert "are real" in (built / "screen.txt").read_text()
     assert not (built / "results" / "figure_5" / "significance.csv").exists()
@@ -169,8 +169,8 @@ def test_the_page_says_which_differences_are_real(built: Path) -> None:
 def test_each_modality_inside_and_alone(built: Path) -> None:
     text = section(built, "table_5_tcga_kipan")
     own = text[text.index('aria-label="Own predictions"') :].partition("</table>")[0]
-    # Two modalities in each of seven fusions; logistic regression and the networks of one modality have none inside.
-    assert own.count("<tr>") == 1 + 2 * 7
+    # Two modalities in each of eight fusions; logistic regression and the networks of one modality have none inside.
+    assert own.count("<tr>") == 1 + 2 * 8
     runs = {run.name: run for run in read_runs(built / "runs")}
     layout = LAYOUTS["table_5_tcga_kipan"]
     overrides = {cell.row: cell.run for cell in layout.cells}
@@ -264,7 +264,7 @@ def test_damaged_predictions_leave_tables_and_tests_alone(tmp_path: Path) -> Non
         (run / "predictions.npz").write_bytes(next(damage))
     report(tmp_path / "runs", tmp_path / "report", [layout.name], plan=fake_plan, console=quiet())
     text = (tmp_path / "report" / "index.html").read_text()
-    assert "140 of 140 cells are complete" in text and "are real" in text and "Own predictions" in text
+    assert "150 of 150 cells are complete" in text and "are real" in text and "Own predictions" in text
     assert [path.name for path in (tmp_path / "report" / "figures").iterdir()] == [f"{layout.name}_overview.svg"]
 
 

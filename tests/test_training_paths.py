@@ -100,8 +100,6 @@ def test_both_paths_are_equal_over_50_steps_with_early_stopping(
     fusion: Callable[..., Fusion], fusion_input: FusionInput, tmp_path: Path
 ) -> None:
     """Each replicate alone on the ordinary path, all together on the fast one; proxies at a rate of their own."""
-    if fusion is Mulmix and fusion_input == "logits":
-        fusion = partial(Mulmix, combine_in="scores")
     if fusion in (MultiModalLoss, SoftTriple, ProxyAnchor):
         fusion = partial(fusion, proxy_lr_multiplier=3.0)
     how, run = recipe(fusion_input=fusion_input), run_directory(tmp_path / "run")

@@ -42,7 +42,7 @@ def write_tcga(
             continue
         chosen = dict(override.split("=", 1) for override in overrides)
         method = chosen.get("method", "multimodal")
-        names = {"1": ["GE"], "2": ["DM"]}.get(method.removesuffix("_logits")[-1], ["GE", "DM"])
+        names = {"1": ["GE"], "2": ["DM"]}.get(method[-1], ["GE", "DM"])
         logistic = method.startswith("logistic")
         modalities = ["joint"] if logistic and len(names) > 1 else names
         has_proxies = method in VARIANTS

@@ -8,11 +8,9 @@ from multimodal_loss.fusion.gradients import with_own_gradient
 from multimodal_loss.fusion.mulmix_subsets import MIN_DOUBT, subset_loss_and_gradient, subset_losses
 
 CANDIDATES = {"sum": 20, "mean": 10, "heads": 4}  # with the largest number of modalities each can do
-COMBINE_IN = ("log_probabilities", "scores")
 REDUCTIONS = ("auto", "sum", "mean")
 MAX_SUMMED = 4  # "auto" sums over candidates up to this many modalities
 MAX_ENUMERATED_SUMS = 6  # above it, candidates by sum go through `mulmix_subsets`
-MIN_PROBABILITY = 1e-30  # scores are held above this before their logarithm
 
 
 class Mulmix(Fusion):
@@ -25,16 +23,15 @@ class Mulmix(Fusion):
     Loss = the batch mean of L^target; logits = -L^y, so that the prediction is the class with the least loss. exp(-L^y)
     is not normalised: the probabilities softmax(-L^y) are this project's reading.
 
-    How the paper under study forms candidates from unimodal predictions is not known; the sum of log-probabilities, a
-    product of experts, is this project's default. It is exact for up to 20 modalities: from 7 on the subsets are never
-    listed (see `mulmix_subsets`), `logits` carry no gradient there, and the loss has no second derivative.
+    A candidate's logits are by default the sum of its members' scores. Logits or log-probabilities as scores make it a
+    product of experts; probabilities a doubled softmax, as SUM + CE takes it, which the numbers of the paper under
+    study speak for (it does not say). Exact for up to 20 modalities: from 7 on the subsets are never listed (see
+    `mulmix_subsets`), `logits` carry no gradient there, and the loss has no second derivative.
 
     Args:
         beta: how strongly a candidate is silenced once the others are sure; 0 trains all alike.
         candidates: a candidate's logits from its members: "sum"; "mean", listed one by one, up to 10 modalities;
             "heads", a linear layer of its own over the concatenated members, as in the original, up to 4 modalities.
-        combine_in: "log_probabilities": scores are probabilities, and their logarithms are combined; "scores": they are
-            combined as they are (meant for logits; with probabilities it is the doubled softmax of SUM + CE).
         candidate_reduction: "sum" as in the original; "mean", L / N, where the number of candidates would multiply the
             loss by hundreds of thousands; "auto": sum up to 4 modalities, beyond the original's 3, and mean above.
         ignore_index: samples with this target leave the loss as if they were not in the batch.
@@ -52,13 +49,11 @@ class Mulmix(Fusion):
         num_modalities: int,
         beta: float = 0.5,
         candidates: str = "sum",
-        combine_in: str = "log_probabilities",
         candidate_reduction: str = "auto",
         ignore_index: int = -100,
     ) -> None:
         super().__init__(num_classes, num_modalities, ignore_index)
         check_choice("candidates", candidates, tuple(CANDIDATES))
-        check_choice("combine_in", combine_in, COMBINE_IN)
         check_choice("candidate_reduction", candidate_reduction, REDUCTIONS)
         if num_modalities > CANDIDATES[candidates]:
             raise ValueError(
@@ -68,7 +63,6 @@ class Mulmix(Fusion):
         check_number("beta", beta, at_least=0)
         self.beta = beta
         self.candidates = candidates
-        self.combine_in = combine_in
         self.candidate_reduction = candidate_reduction
         self._listed = candidates != "sum" or num_modalities <= MAX_ENUMERATED_SUMS
         if self._listed:
@@ -77,20 +71,19 @@ class Mulmix(Fusion):
             self.heads = nn.ModuleList(nn.Linear(int(row.sum()) * num_classes, num_classes) for row in self.members)
 
     def compute_logits(self, scores: Tensor) -> Tensor:
-        x = self._combinable(scores)
         if not self._listed:
-            return -subset_losses(x, self.beta) * self._weight()
-        return -self._loss(self._candidate_log_probabilities(x)).t() * self._weight()
+            return -subset_losses(scores, self.beta) * self._weight()
+        return -self._loss(self._candidate_log_probabilities(scores)).t() * self._weight()
 
     def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
-        x, kept = self._combinable(scores), self.kept(target)
+        kept = self.kept(target)
         target = target if kept is None else target.where(kept, 0)
         if not self._listed:
             loss = with_own_gradient(
-                lambda wanted: subset_loss_and_gradient(x, target, kept, self.beta, wanted), None, x
+                lambda wanted: subset_loss_and_gradient(scores, target, kept, self.beta, wanted), None, scores
             )
             return loss * self._weight()
-        log_p = self._candidate_log_probabilities(x)
+        log_p = self._candidate_log_probabilities(scores)
         of_target = log_p.gather(1, target.expand(len(log_p), 1, -1))[:, 0]
         return mean_of_kept(self._loss(of_target), kept) * self._weight()
 
@@ -100,9 +93,6 @@ class Mulmix(Fusion):
         if self.candidate_reduction == "auto":
             summed = self.num_modalities <= MAX_SUMMED
         return 1.0 if summed else 1.0 / (2**self.num_modalities - 1)
-
-    def _combinable(self, scores: Tensor) -> Tensor:
-        return scores.clamp(min=MIN_PROBABILITY).log() if self.combine_in == "log_probabilities" else scores
 
     def _candidate_log_probabilities(self, x: Tensor) -> Tensor:
         """log p (N, C, B), the samples last, where softmax and sums are quickest for few classes."""

@@ -11,8 +11,9 @@ from multimodal_loss.reporting.layouts.conf import experiment, in_group, method_
 DATASET = "synthetic"
 NOISE_TITLES = {"0": "No noisy modality", "1": "One noisy modality", "2": "Two noisy modalities"}
 ALONE = {f"unimodal_{i}": f"m{i}" for i in (1, 2, 3)}  # method to the modality that it trains
+SOFTMAX = "_probabilities"  # ends the names of the unimodal methods that take a softmax first
 READINGS = {  # method to the key of its column, which begins with the paper's
-    "mulmix_added": "mulmix/scores",
+    "mulmix_product": "mulmix/product",
     "mulmix_beta_low": "mulmix/beta_0.2",
     "mulmix_beta_high": "mulmix/beta_1",
     "soft_triple_tau": "soft_triple/tau",
@@ -36,14 +37,14 @@ def table_1() -> Layout:
 
 
 def table_1_readings() -> Layout:
-    """An extra: Table 1 under other readings of what the paper leaves open, where a default lies far from it."""
+    """An extra: Table 1 under other readings of what the paper leaves open."""
     table = _by_noise(
         "table_1_readings",
         "Table 1 under other readings",
-        "Test accuracy in percent. The paper does not say how Mulmix forms a mixture from unimodal outputs: Table 1"
-        " adds their log-probabilities, here the softmax outputs themselves are added, as in SUM + CE; nor which "
+        "Test accuracy in percent. The paper does not say how Mulmix forms a mixture from unimodal outputs: Table 1 "
+        "adds their softmax outputs, as SUM + CE does; a product of experts adds their log-probabilities; nor which "
         "beta it takes (Table 1: 0.5). It does not say whether a softmax precedes the cross-entropy of a unimodal "
-        "network (in Table 1 yes, here no), nor whether SoftTriple and ProxyAnchor take their originals' "
+        "network (in Table 1 no, here yes), nor whether SoftTriple and ProxyAnchor take their originals' "
         "regulariser (tau 0.2) and faster proxies (100 times the rate; in Table 1 neither).",
         "make extra-readings",
     )
@@ -166,8 +167,8 @@ def _methods(name: str) -> dict[str, Column]:
 
 
 def _column(method: str) -> Column:
-    modality, is_reading = ALONE.get(method.removesuffix("_logits")), method.endswith("_logits")
+    modality, is_reading = ALONE.get(method.removesuffix(SOFTMAX)), method.endswith(SOFTMAX)
     if modality:
-        title = f"{modality}, CE of logits" if is_reading else modality
-        return Column(f"unimodal_{modality}" + "/logits" * is_reading, title, group="Unimodal")
+        title = f"{modality}, CE of probabilities" if is_reading else modality
+        return Column(f"unimodal_{modality}" + "/probabilities" * is_reading, title, group="Unimodal")
     return Column(READINGS.get(method, method), *in_group(method_title(method)))

@@ -45,8 +45,8 @@ HEADS = {
 }
 # Keys of rows that the paper does not have.
 EXTRA = {
-    "unimodal_1_logits": "alone/GE",
-    "unimodal_2_logits": "alone/DM",
+    "unimodal_1": "alone/GE",
+    "unimodal_2": "alone/DM",
     "logistic_1": "logistic/GE",
     "logistic_2": "logistic/DM",
     "logistic": "logistic/GE_DM",
