@@ -4,7 +4,7 @@ A run is identified by the hash of what decides its numbers, and of nothing else
 
     dataset        the node that is built, and the `version` of its class; a path below data_dir counts from there on,
                    and cache_dir does not count
-    backbone, fusion, fusion_input, optimizer, scheduler, trainer
+    backbone, fusion, fusion_input, optimizer, scheduler, trainer; of a file backbone.pretrained its name
     replicates     seed and fold of each, so that folds=auto and the same folds written out are one run
     profile
 
@@ -177,10 +177,13 @@ def run_hash(config: RunConfig, plan: Sequence[Planned]) -> str:
     dataset = {key: value for key, value in config.dataset.items() if key != "cache_dir"}
     if isinstance(dataset.get("path"), str):
         dataset["path"] = dataset["path"].removeprefix(f"{config.data_dir}/")
+    backbone = dict(config.backbone)
+    if isinstance(backbone.get("pretrained"), str):
+        backbone["pretrained"] = Path(backbone["pretrained"]).name
     content = {
         "dataset": dataset,
         "data_version": data_version(config),
-        "backbone": config.backbone,
+        "backbone": backbone,
         "fusion": config.fusion,
         "fusion_input": config.fusion_input,
         "optimizer": config.optimizer,

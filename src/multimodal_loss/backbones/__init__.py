@@ -1,9 +1,10 @@
 """Modality inputs to scores (B, M, C), one file per backbone."""
 
 from multimodal_loss.backbones.deep_conv_lstm import DeepConvLSTM
+from multimodal_loss.backbones.intermediate_attention import IntermediateAttention
 from multimodal_loss.backbones.intermediate_attention_blocks import AudioBranch
 from multimodal_loss.backbones.logistic import LogisticRegression
 from multimodal_loss.backbones.mlp import MLP
 from multimodal_loss.backbones.moma import MOMA
 
-__all__ = ["MLP", "MOMA", "AudioBranch", "DeepConvLSTM", "LogisticRegression"]
+__all__ = ["MLP", "MOMA", "AudioBranch", "DeepConvLSTM", "IntermediateAttention", "LogisticRegression"]

@@ -64,7 +64,8 @@ class EfficientFace(nn.Module):
         x = self.maxpool(self.conv1(images))
         x = self.modulator(self.stage2(x)) + self.local(x)
         x = self.conv5(self.stage4(self.stage3(x)))
-        return x.mean(dim=(2, 3))
+        features: Tensor = x.mean(dim=(2, 3))
+        return features
 
     def load_weights(self, path: str | Path) -> None:
         """Take the weights of a released file, such as `EfficientFace_Trained_on_AffectNet7.pth.tar`, but for its
@@ -184,10 +185,9 @@ class _Recorder:
 def _released(path: str | Path) -> dict[str, Tensor]:
     """The tensors in the file, by the names that it gives them, without `module.` and without the classifier."""
     # Beside the weights there may be such a log, which holds numpy arrays; numpy has renamed its modules since.
-    array = np.zeros(1)
-    rebuild, _, _ = array.__reduce__()
-    harmless: list[Any] = [np.ndarray, np.dtype, type(array.dtype), type(np.dtype(np.float32)), type(np.dtype(int))]
-    harmless += [(rebuild, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
+    reduced: Any = np.zeros(1).__reduce__()
+    harmless: list[Any] = [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64))]
+    harmless += [(reduced[0], f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
     harmless += [(_Recorder, f"__main__.{name}") for name in ("RecorderMeter", "RecorderMeter1")]
     try:
         with torch.serialization.safe_globals(harmless):
@@ -213,7 +213,7 @@ def _converted(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
         layer, _, kind = name.rpartition(".")
         weights[f"{NAMES.get(layer, layer)}.{kind}"] = tensor
     for theirs, ours in QUARTERS.items():
-        layers = [f"local.{theirs.format(quarter)}." for quarter in (1, 2, 3, 4)]
+        layers = [f"local.{theirs.format(quarter)}." for quarter in range(1, 5)]
         for kind in [name.removeprefix(layers[0]) for name in released if name.startswith(layers[0])]:
             found = [weights.pop(layer + kind) for layer in layers if layer + kind in weights]
             if len({one.shape for one in found}) == 1 and len(found) == len(layers):

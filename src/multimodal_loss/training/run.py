@@ -10,9 +10,11 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from multimodal_loss.configuration import Planned, RunConfig, data_version, of_replicate, run_hash
 from multimodal_loss.datasets import Dataset
+from multimodal_loss.datasets.cache import sha256
 from multimodal_loss.errors import MissingData, TrainingError, UserError
 from multimodal_loss.results.run_directory import RunDirectory, git_state, hardware, now, package_versions
 from multimodal_loss.trackers import NoTracker, Tracker, make_tracker
@@ -42,6 +44,7 @@ def run(config: DictConfig) -> RunDirectory:
         torch.set_num_threads(settings.threads)
     dataset = make_dataset(settings)
     plan = settings.plan(dataset.num_folds)
+    pretrained = pretrained_weights(settings)
     directory = RunDirectory.of(Path(settings.output_dir), settings.name, run_hash(settings, plan))
     directory.create()
 
@@ -49,10 +52,11 @@ def run(config: DictConfig) -> RunDirectory:
         print(f"another process is training {directory.path}; waiting for it", file=sys.stderr, flush=True)
 
     with directory.locked(waiting):
-        source = {"fingerprint": dataset.fingerprint(), "version": data_version(settings)}
+        source = {"fingerprint": dataset.fingerprint(), "version": data_version(settings), **pretrained}
         if directory.is_done() and directory.data() != source:
             kept = directory.set_aside()
-            text = f"warning: the data changed after {directory.path} ended: training again, the old run is in {kept}"
+            what = "the data or pretrained weights" if pretrained else "the data"
+            text = f"warning: {what} changed after {directory.path} ended: training again, the old run is in {kept}"
             print(text, file=sys.stderr, flush=True)
         if not directory.is_done():
             directory.write_text("config.yaml", OmegaConf.to_yaml(config, resolve=True))
@@ -78,6 +82,8 @@ def _train(
         with Progress(settings.name, enabled=settings.progress) as progress:
             for group in replicate_groups(settings, dataset, plan):
                 recipe = make_recipe(settings, group[0])
+                if "backbone" not in result:
+                    result["backbone"] = described(group[0].backbone, settings.name)
                 had_ended = all(replicate.replicate_id in state.stopped for replicate in group)
                 state = _fit(settings, group, recipe, directory, device, [progress, tracker], state)
                 # The evaluation may be killed, too. What a checkpoint says of a later group is never written over.
@@ -188,6 +194,15 @@ def make_dataset(settings: RunConfig) -> Dataset:
     return dataset
 
 
+def pretrained_weights(settings: RunConfig) -> dict[str, str]:
+    """What identifies the backbone's file of pretrained weights, if it starts from one."""
+    path = settings.backbone.get("pretrained")
+    try:
+        return {} if path is None else {"pretrained": sha256(str(path))}
+    except OSError as error:
+        raise UserError(f"backbone.pretrained={path}: cannot be read ({error.strerror or error})") from error
+
+
 def make_planned(settings: RunConfig, dataset: Dataset, planned: Planned) -> Replicate:
     """Load a replicate's data and build it."""
     data, position = dataset.load(planned.fold), planned.fold or 0
@@ -252,6 +267,14 @@ def _describe(settings: RunConfig, dataset: Dataset, replicate: Replicate) -> di
         "generated": getattr(dataset, "generated", False),
         **data.test.description(),
     }
+
+
+def described(backbone: nn.Module, name: str) -> dict[str, Any]:
+    """What the backbone says of itself. Its `notice`, which stands with all numbers that come of it, is printed."""
+    description = dict(getattr(backbone, "description", dict)())
+    if "notice" in description:
+        print(f"warning: {name}: {description['notice']}", file=sys.stderr, flush=True)
+    return description
 
 
 def _provenance(settings: RunConfig, directory: RunDirectory, device: torch.device) -> dict[str, Any]:

@@ -113,13 +113,14 @@ class FilledCell:
 @dataclass(frozen=True)
 class FilledTable:
     """`data_seeds` are those that the runs of each row used; the paper does not state its own. Its times were measured
-    on `machine`.
+    on `machine`. `notices`: what must be said of the numbers of some rows, and the keys of these rows.
     """
 
     layout: Layout
     cells: Mapping[tuple[str, str], FilledCell]
     data_seeds: Mapping[str, Sequence[int]] = field(default_factory=dict)
     machine: str = ""
+    notices: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __getitem__(self, place: tuple[Row, Column]) -> FilledCell | None:
         row, column = place
@@ -169,7 +170,18 @@ class FilledTable:
         seeds = f" Data seed {', '.join(map(str, self._shared_seeds))}." if self._shared_seeds else ""
         timed = self.machine and any(column.unit == "minutes" for column in self.layout.columns)
         times = f" Times are wall minutes of each replicate trained alone, on {self.machine}." if timed else ""
-        return self.layout.description + seeds + times
+        return " ".join(filter(None, [self.layout.description + seeds + times, self.notice]))
+
+    @property
+    def notice(self) -> str:
+        """The notices as sentences, each with the rows that it is about unless those are all that have a run."""
+        with_run = {cell.cell.row for cell in self.cells.values() if cell.state != "missing"}
+        sentences = []
+        for notice, said in self.notices.items():
+            rows = [row.full_title for row in self.layout.rows if row.key in said]
+            about = "" if with_run <= set(said) else f": {', '.join(rows)}"
+            sentences.append(f"{notice[0].upper()}{notice[1:]}{about}.")
+        return " ".join(sentences)
 
 
 def fill(layout: Layout, runs: Runs) -> FilledTable:
@@ -181,7 +193,7 @@ def fill(layout: Layout, runs: Runs) -> FilledTable:
         filled = _fill_cell(cell, found, runs.expected(cell.run), scale[cell.column])
         cells[cell.row, cell.column] = with_published(filled, layout)
     results = [cell.run.result for cell in cells.values() if cell.run]
-    return FilledTable(layout, cells, data_seeds(cells), machine(results))
+    return FilledTable(layout, cells, data_seeds(cells), machine(results), notices(cells))
 
 
 def with_published(filled: FilledCell, layout: Layout) -> FilledCell:
@@ -241,6 +253,16 @@ def _cap(run: Run) -> str:
     if not any(stopped) or not isinstance(cap, int):
         return ""
     return f"cap {cap:,}: {sum(stopped)} of {len(stopped)}"
+
+
+def notices(cells: Mapping[tuple[str, str], FilledCell]) -> dict[str, list[str]]:
+    """What the backbones of the runs ask to be said, each with its rows."""
+    said: dict[str, list[str]] = {}
+    for cell in cells.values():
+        notice = cell.run.get("backbone/notice") if cell.run else None
+        if isinstance(notice, str) and notice and cell.cell.row not in said.setdefault(notice, []):
+            said[notice].append(cell.cell.row)
+    return said
 
 
 def data_seeds(cells: Mapping[tuple[str, str], FilledCell]) -> dict[str, list[int]]:

@@ -27,7 +27,13 @@ def cells_csv(table: FilledTable) -> str:
     return pd.DataFrame(rows, columns=fields).to_csv(index=False, lineterminator="\n")
 
 
-def from_csv(layout: Layout, text: str, data_seeds: Mapping[str, Sequence[int]], machine: str = "") -> FilledTable:
+def from_csv(
+    layout: Layout,
+    text: str,
+    data_seeds: Mapping[str, Sequence[int]],
+    machine: str = "",
+    notices: Mapping[str, Sequence[str]] | None = None,
+) -> FilledTable:
     """The table that `cells_csv` wrote; a cell of the layout that the file lacks is missing.
 
     Raises ValueError if the file holds other cells or columns.
@@ -47,7 +53,7 @@ def from_csv(layout: Layout, text: str, data_seeds: Mapping[str, Sequence[int]],
         expected = tuple(ids)[: int(line["expected"])]
         state: Any = line["state"]
         cells[cell.row, cell.column] = with_published(FilledCell(cell, state, values, expected, line["note"]), layout)
-    return FilledTable(layout, cells, data_seeds, machine)
+    return FilledTable(layout, cells, data_seeds, machine, notices or {})
 
 
 def _row(table: str, cell: FilledCell) -> dict[str, object]:

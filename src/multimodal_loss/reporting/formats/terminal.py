@@ -32,7 +32,7 @@ def print_table(console: Console, table: FilledTable, verdict: str) -> None:
         for row, cells in zip(layout.rows, grid, strict=True):
             screen.add_row(Text(table.row_title(row)), *cells)
     console.print(screen)
-    notes = [*(f"[{number}] {note}" for number, note in footnotes), conventions(table), verdict]
+    notes = [*(f"[{number}] {note}" for number, note in footnotes), conventions(table), table.notice, verdict]
     if table.complete < len(table.cells):
         notes.append(f"To fill what is missing: {layout.command}")
     for note in filter(None, notes):
