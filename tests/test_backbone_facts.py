@@ -10,7 +10,6 @@ import pytest
 from omegaconf import DictConfig
 from rich.console import Console
 
-from conftest import run_training
 from golden.fakes import fake_result, named_plan, write_run
 from multimodal_loss.backbones import MLP
 from multimodal_loss.configuration import compose_config, planned_run
@@ -91,12 +90,6 @@ def test_the_released_files_folder_does_not_count_and_its_name_does() -> None:
 
     named = [hash_of(f"backbone.pretrained={path}") for path in ("face.tar", "/x/y/face.tar", "other.tar")]
     assert named[0] == named[1] and len({hash_of(), *named}) == 3
-
-
-def test_what_starts_from_a_file_is_refused_before_training(tmp_path: Path) -> None:
-    """In the real backbone, through the entrypoint."""
-    ended = run_training(["backbone=intermediate_attention", f"output_dir={tmp_path}", "backbone.pretrained=x.tar"])
-    assert ended.returncode == 2 and ended.stderr.count("\n") == 1 and "x.tar: cannot be read" in ended.stderr
 
 
 # --- in tables
