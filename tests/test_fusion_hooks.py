@@ -96,7 +96,7 @@ def test_full_batches_know_epoch_and_positions(collapsed: bool) -> None:
     everything = list(range(SAMPLES))
     assert one.fusion.told == [(1, SAMPLES), everything, (2, SAMPLES), everything, (3, SAMPLES), everything]
     assert all(value is not None and 200 < float(value) < 210 for value in watched)
-    (value,) = trainer.validation_values("validation_loss")
+    ((value,),) = trainer.validation_values(["validation_loss"])
     assert 100 < value < 110
 
 

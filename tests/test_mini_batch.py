@@ -162,7 +162,8 @@ class Killed(Exception):
 
 def test_killed_after_any_step_it_ends_in_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dropout included; a checkpoint is written after every step, most of them in the middle of an epoch."""
-    how = recipe(6, 3, "validation_FM", scheduler=partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.9))
+    schedule = partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.9)
+    how = recipe(6, 3, "validation_FM", keep="validation_loss", scheduler=schedule)
 
     def attempt(folder: Path, steps: int | None) -> tuple[Replicate, TrainingState]:
         one = replicate(dropout=0.5)
@@ -201,10 +202,10 @@ def test_monitoring_macro_f1_ends_with_the_best_iterate(tmp_path: Path, monkeypa
     values = iter([0.9, 0.5, 0.6, 0.4, 0.4, 0.45, 0.45])
     kept: list[list[Tensor]] = []
 
-    def value(monitor: str) -> list[float]:
-        assert monitor == "validation_FM"
+    def value(monitors: Sequence[str]) -> list[list[float]]:
+        assert monitors == ["validation_FM"]
         kept.append(weights(one))
-        return [next(values)]
+        return [[next(values)]]
 
     monkeypatch.setattr(stack, "validation_values", value)
     state = train([one], stack, how.trainer, run_directory(tmp_path))
@@ -213,10 +214,42 @@ def test_monitoring_macro_f1_ends_with_the_best_iterate(tmp_path: Path, monkeypa
         assert torch.equal(ours, theirs)
 
 
+def test_it_stops_by_one_quantity_and_keeps_the_best_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss is best in epoch 2 and three more end it; 1 - accuracy in epochs 4 and 5: the first of these counts."""
+    one, how = replicate(), recipe(100, 3, "validation_loss", keep="validation_ACC")
+    stack = OrdinaryTrainer(one, how, CPU)
+    losses, errors = iter([0.9, 0.5, 0.6, 0.7, 0.8]), iter([0.4, 0.4, 0.5, 0.3, 0.3])
+    seen: list[list[Tensor]] = []
+
+    def values(monitors: Sequence[str]) -> list[list[float]]:
+        assert monitors == ["validation_loss", "validation_ACC"]
+        seen.append(weights(one))
+        return [[next(losses)], [next(errors)]]
+
+    monkeypatch.setattr(stack, "validation_values", values)
+    state = train([one], stack, how.trainer, run_directory(tmp_path))
+    assert state.stopped[0]["epochs"] == 5
+    for ours, theirs in zip(weights(one), seen[3], strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_monitors_read_off_the_same_scores_are_what_each_alone_is() -> None:
+    stack = OrdinaryTrainer(replicate(), recipe(), CPU)
+    every = ["validation_FM", "validation_loss", "validation_ACC"]
+    assert stack.validation_values(every) == [stack.validation_values([one])[0] for one in every]
+
+
+def test_an_iterate_to_keep_needs_something_to_stop_by() -> None:
+    with pytest.raises(UserError, match=r"trainer\.keep=validation_ACC: set trainer\.monitor"):
+        TrainerConfig(5, 1, 0.0, 1, keep="validation_ACC")
+
+
 def test_validation_is_scored_without_dropout_and_leaves_training_mode_on() -> None:
     one = replicate(dropout=0.9)
     stack = OrdinaryTrainer(one, recipe(), CPU)
-    first, second = (stack.validation_values("validation_loss") for _ in range(2))
+    (first,), (second,) = (stack.validation_values(["validation_loss"]) for _ in range(2))
     assert first == second and one.backbone.training
     frozen = copy.deepcopy(one)
     frozen.backbone.eval()

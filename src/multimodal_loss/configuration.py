@@ -68,6 +68,7 @@ class TrainerConfig:
     min_delta: float
     patience: int
     monitor: str | None = None
+    keep: str | None = None
     path: str = "auto"
     clip_norm: float | None = None
     accumulate: int = 1
@@ -84,6 +85,9 @@ class TrainerConfig:
         if self.clip_norm is not None:
             require_number("trainer.clip_norm", self.clip_norm, positive=True)
         require_choice("trainer.monitor", self.monitor, (None, *MONITORS))
+        require_choice("trainer.keep", self.keep, (None, *MONITORS))
+        if self.keep is not None and self.monitor is None:
+            raise UserError(f"trainer.keep={self.keep}: set trainer.monitor too, which says when to stop")
         require_choice("trainer.path", self.path, PATHS)
         for key in ("amp", "compile"):
             require_choice(f"trainer.{key}", getattr(self, key), (False, True))

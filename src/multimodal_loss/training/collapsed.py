@@ -164,11 +164,11 @@ class CollapsedTrainer:
         self._collapse()
         return losses
 
-    def validation_values(self, monitor: str) -> list[float]:
-        if monitor == "validation_loss":
-            return self._validation_losses()
+    def validation_values(self, monitors: Sequence[str]) -> list[list[float]]:
+        if list(monitors) == ["validation_loss"]:
+            return [self._validation_losses()]
         self.synchronise()
-        return Validation(self._replicates, self._recipe, self._device).values(self.active, monitor)
+        return Validation(self._replicates, self._recipe, self._device).values(self.active, monitors)
 
     def end_epoch(self, watched: Sequence[float]) -> None:
         pass  # the rate is constant

@@ -40,13 +40,17 @@ def _finite(values: Tensor, replicate: Replicate) -> Tensor:
 def predict(replicate: Replicate, split: Split, recipe: Recipe, device: torch.device) -> dict[str, NDArray[Any]]:
     """`target` (N,), and the probabilities `fused` (N, C) and `modalities` (N, M, C)."""
     scores = scores_of(replicate, split, recipe, device)
-    parts = as_fusion_input(scores, recipe.fusion_input).split(recipe.trainer.eval_batch_size)
-    fused = _finite(torch.cat([replicate.fusion.probabilities(part) for part in parts]), replicate)
     return {
         "target": split.target.cpu().numpy(),
-        "fused": fused.float().cpu().numpy(),
+        "fused": _fused(replicate, scores, recipe).float().cpu().numpy(),
         "modalities": scores.softmax(-1).float().cpu().numpy(),
     }
+
+
+def _fused(replicate: Replicate, scores: Tensor, recipe: Recipe) -> Tensor:
+    """Fused probabilities (N, C), computed in batches."""
+    parts = as_fusion_input(scores, recipe.fusion_input).split(recipe.trainer.eval_batch_size)
+    return _finite(torch.cat([replicate.fusion.probabilities(part) for part in parts]), replicate)
 
 
 def metrics_of(prediction: dict[str, NDArray[Any]], names: tuple[str, ...]) -> dict[str, Any]:
@@ -103,22 +107,29 @@ class Validation:
         self._replicates, self._recipe, self._device = replicates, recipe, device
         self._splits: dict[int, Split] = {}
 
-    def values(self, positions: Sequence[int], monitor: str) -> list[float]:
-        """What is monitored of the replicates at `positions`, with the weights that their modules hold."""
+    def values(self, positions: Sequence[int], monitors: Sequence[str]) -> list[list[float]]:
+        """A list per monitor of the replicates' values at `positions`, with the weights that their modules hold. All
+        monitors are read off the same scores.
+        """
         if not self._splits:
             self._splits = {id(r.data): validation_split(r).to(self._device) for r in self._replicates}
         chosen = [self._replicates[position] for position in positions]
-        return [self._value(replicate, self._splits[id(replicate.data)], monitor) for replicate in chosen]
+        every = [self._values(replicate, self._splits[id(replicate.data)], monitors) for replicate in chosen]
+        return [list(of_monitor) for of_monitor in zip(*every, strict=True)]
 
     @torch.no_grad()
-    def _value(self, replicate: Replicate, split: Split, monitor: str) -> float:
+    def _values(self, replicate: Replicate, split: Split, monitors: Sequence[str]) -> list[float]:
         """The validation loss (or what the fusion monitors instead), 1 minus accuracy or macro F1: less is better."""
-        if monitor == "validation_loss":
-            scores = scores_of(replicate, split, self._recipe, self._device)
-            target = split.target.to(self._device)
-            return float(replicate.fusion.monitored(as_fusion_input(scores, self._recipe.fusion_input), target))
-        prediction = predict(replicate, split, self._recipe, self._device)
-        true, predicted = prediction["target"], prediction["fused"].argmax(1)
-        if monitor == "validation_ACC":
-            return 1.0 - float(accuracy_score(true, predicted))
-        return 1.0 - float(f1_score(true, predicted, average="macro", zero_division=0))
+        scores = scores_of(replicate, split, self._recipe, self._device)
+
+        def value(monitor: str) -> float:
+            if monitor == "validation_loss":
+                target = split.target.to(self._device)
+                return float(replicate.fusion.monitored(as_fusion_input(scores, self._recipe.fusion_input), target))
+            true = split.target.cpu().numpy()
+            predicted = _fused(replicate, scores, self._recipe).argmax(1).cpu().numpy()
+            if monitor == "validation_ACC":
+                return 1.0 - float(accuracy_score(true, predicted))
+            return 1.0 - float(f1_score(true, predicted, average="macro", zero_division=0))
+
+        return [value(monitor) for monitor in monitors]

@@ -26,8 +26,8 @@ class GroupTrainer(Protocol):
         """
         ...
 
-    def validation_values(self, monitor: str) -> list[float]:
-        """What is monitored, one number per active replicate, less is better, with the weights as they are now."""
+    def validation_values(self, monitors: Sequence[str]) -> list[list[float]]:
+        """For each monitor one number per active replicate, less is better, with the weights as they are now."""
         ...
 
     def end_epoch(self, watched: Sequence[float]) -> None:
@@ -127,8 +127,8 @@ class OrdinaryTrainer:
         self._optimizer.step()
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
-    def validation_values(self, monitor: str) -> list[float]:
-        return self._validation.values(self.active, monitor)
+    def validation_values(self, monitors: Sequence[str]) -> list[list[float]]:
+        return self._validation.values(self.active, monitors)
 
     def end_epoch(self, watched: Sequence[float]) -> None:
         if isinstance(self._scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):

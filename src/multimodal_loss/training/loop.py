@@ -67,8 +67,9 @@ class TrainingState:
     """What a resumed run needs beside the weights of the group that trains now.
 
     `epoch` and `seconds` are that group's. By replicate id: `stopping` of the group's replicates; `stopped`, why
-    and when each ended; `fingerprints` of the data each trains on; `best`, weights where the best iterate is wanted;
-    `weights`, of the replicates that are not in the group but in the checkpoint.
+    and when each ended; `fingerprints` of the data each trains on; `best`, weights where the best iterate is wanted,
+    and `kept`, what `trainer.keep` was for them; `weights`, of the replicates that are not in the group but in the
+    checkpoint.
     """
 
     epoch: int = 0
@@ -78,6 +79,7 @@ class TrainingState:
     fingerprints: dict[int, str] = field(default_factory=dict)
     history: list[tuple[float, float, float, float]] = field(default_factory=list)
     best: dict[int, dict[str, Any]] = field(default_factory=dict)
+    kept: dict[int, float] = field(default_factory=dict)
     weights: dict[int, dict[str, Any]] = field(default_factory=dict)
     trainer: dict[str, Any] | None = None  # of the group that a checkpoint was written in
     random: dict[str, Tensor] = field(default_factory=dict)  # torch's generators, by device type
@@ -95,6 +97,7 @@ class TrainingState:
             "stopped": self.stopped,
             "fingerprints": self.fingerprints,
             "best": self.best,
+            "kept": self.kept,
             "history": torch.tensor(self.history, dtype=torch.float64).reshape(-1, 4),
         }
 
@@ -102,7 +105,7 @@ class TrainingState:
         self.epoch, self.seconds, self.stopped = state["epoch"], state["seconds"], state["stopped"]
         # min_delta and patience are the config's: `train` sets them.
         self.stopping = {n: EarlyStopping(0.0, 1, best, stale) for n, (best, stale) in state["stopping"].items()}
-        self.best, self.fingerprints = state["best"], state["fingerprints"]
+        self.best, self.kept, self.fingerprints = state["best"], state.get("kept", {}), state["fingerprints"]
         self.history = [tuple(row) for row in state["history"].tolist()]
 
 
@@ -167,7 +170,7 @@ def _enter_group(
     numbers = [r.replicate_id for r in replicates]
     if not all(number in state.weights for number in numbers):
         torch.manual_seed(replicates[0].seed)  # what dropout draws
-        state.epoch, state.seconds, state.best = 0, 0.0, {}
+        state.epoch, state.seconds, state.best, state.kept = 0, 0.0, {}, {}
         state.stopping = {number: EarlyStopping(options.min_delta, options.patience) for number in numbers}
         return
     for replicate in replicates:
@@ -194,11 +197,16 @@ def _end_epoch(
     by_number = dict(zip(numbers, losses.tolist(), strict=True))
     state.epoch += 1
     _check_finite(by_number, state.epoch)
-    watched = by_number
+    watched, better = by_number, dict.fromkeys(numbers, False)
     if options.monitor is not None:
-        watched = dict(zip(numbers, trainer.validation_values(options.monitor), strict=True))
+        values = trainer.validation_values([options.monitor, *filter(None, [options.keep])])
+        watched = dict(zip(numbers, values[0], strict=True))
+        if options.keep is not None:
+            kept = dict(zip(numbers, values[1], strict=True))
+            better = {number: value < state.kept.get(number, math.inf) for number, value in kept.items()}
+            state.kept |= {number: value for number, value in kept.items() if better[number]}
     trainer.end_epoch([watched[number] for number in numbers])
-    _retire_stopped(replicates, trainer, state, by_number, watched, options)
+    _retire_stopped(replicates, trainer, state, by_number, watched, better, options)
     for observer in observers:
         observer.epoch(state.epoch, by_number, state.seconds)
 
@@ -209,6 +217,7 @@ def _retire_stopped(
     state: TrainingState,
     losses: dict[int, float],
     watched: dict[int, float],
+    better: dict[int, bool],
     options: TrainerConfig,
 ) -> None:
     done, improved = [], []
@@ -216,7 +225,7 @@ def _retire_stopped(
         number = replicates[position].replicate_id
         stalled = state.stopping[number].should_stop(watched[number])
         reason = "no_progress" if stalled else "max_epochs" if state.epoch >= options.max_epochs else None
-        if state.stopping[number].stale == 0:
+        if state.stopping[number].stale == 0 if options.keep is None else better[number]:
             improved.append(replicates[position])
         if reason is not None or is_logged(state.epoch):
             state.history.append((number, state.epoch, losses[number], state.seconds))
