@@ -30,7 +30,7 @@ TUNE_GRID = 'folds=$(subst $(SPACE),$(COMMA),$(foreach f,$(TUNE_FOLDS),[$(f)]))'
 
 .DEFAULT_GOAL := help
 .PHONY: help install test lint quick reproduce-table-1 reproduce-appendix-b extra-data-seeds extra-readings report save-results \
-	data-tcga-subtypes data-tcga data-opportunity require-dataset tune-table-5 reproduce-table-5 reproduce-table-6 \
+	data-tcga-subtypes data-tcga data-opportunity data-epic require-dataset tune-table-5 reproduce-table-5 reproduce-table-6 \
 	reproduce-figure-5 reproduce-appendix-c quick-table-3 reproduce-table-3 benchmark clean
 
 help: ## List every target
@@ -40,7 +40,7 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than Python 3.11; give another: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[experiments,viz,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[experiments,viz,media,dev]'
 	@touch $@
 
 install: $(INSTALLED) ## Make the virtual environment (every other target does it too)
@@ -91,6 +91,9 @@ data-tcga: $(INSTALLED) ## Get the paper's TCGA data (tens of GB) and build its 
 
 data-opportunity: $(INSTALLED) ## Get OPPORTUNITY from UCI (307 MB), check it and prepare it
 	$(BIN)/python scripts/get_opportunity.py $(ARGS)
+
+data-epic: $(INSTALLED) ## Check EPIC-KITCHENS-100 and store the frames of Table 4 (ARGS=--download gets all 105 GB)
+	$(BIN)/python scripts/get_epic.py $(ARGS)
 
 require-dataset: $(INSTALLED)
 	@$(BIN)/python scripts/require_dataset.py dataset=$(DATASET) $(ARGS)

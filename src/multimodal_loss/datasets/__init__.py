@@ -2,6 +2,7 @@
 
 from multimodal_loss.datasets.base import Batch, Dataset, Draws, MultimodalData, Split
 from multimodal_loss.datasets.decoding import DecodingSplit
+from multimodal_loss.datasets.epic import EpicDataset
 from multimodal_loss.datasets.opportunity import OpportunityDataset
 from multimodal_loss.datasets.synthetic import SyntheticDataset
 from multimodal_loss.datasets.tables import TablesDataset
@@ -11,6 +12,7 @@ __all__ = [
     "Dataset",
     "DecodingSplit",
     "Draws",
+    "EpicDataset",
     "MultimodalData",
     "OpportunityDataset",
     "Split",
