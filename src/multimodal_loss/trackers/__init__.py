@@ -6,99 +6,73 @@ mend before training starts (an unknown mode, a package that is not installed) i
 
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from multimodal_loss.errors import UserError
 
 WANDB_MODES = ("offline", "online")
 
 
-class Tracker(Protocol):
-    """Told of a run's epochs, its end and its failure. `close` is always called last."""
+class Tracker:
+    """Told of a run's epochs, its end and its failure. `close` is always called last. This one, tracker=none, does
+    nothing of it.
+    """
 
     def epoch(self, epoch: int, losses: dict[int, float], seconds: float) -> None:
         """Losses by replicate id of the replicates that still train; `seconds` of training so far."""
-        ...
 
     def finish(self, result: Mapping[str, Any], predictions: Mapping[int, Mapping[str, Any]]) -> None:
         """The run is done: result.json's content, and the test predictions by replicate id."""
-        ...
 
     def fail(self, message: str) -> None:
         """The run failed, in one line."""
-        ...
 
     def close(self) -> None:
         """Nothing more comes. Without `finish` before it the run failed or was stopped."""
-        ...
 
 
-class NoTracker:
-    """tracker=none."""
-
-    def epoch(self, epoch: int, losses: dict[int, float], seconds: float) -> None:
-        pass
-
-    def finish(self, result: Mapping[str, Any], predictions: Mapping[int, Mapping[str, Any]]) -> None:
-        pass
-
-    def fail(self, message: str) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class Guarded:
+class Guarded(Tracker):
     """Keeps a tracker's failure away from training: one warning line, then the tracker hears of nothing but its end.
 
     `start` makes the tracker; it may fail too.
     """
 
     def __init__(self, name: str, start: Callable[[], Tracker]) -> None:
-        self._name = name
-        self._failed = False
-        self._tracker: Tracker = NoTracker()
-        try:
+        self._name, self._failed, self._tracker = name, False, Tracker()
+        with self._guarded():
             self._tracker = start()
-        except Exception as error:  # whatever a tracker raises: training does not need it
-            self._give_up(error)
 
     def epoch(self, epoch: int, losses: dict[int, float], seconds: float) -> None:
-        self._tell(lambda: self._tracker.epoch(epoch, losses, seconds))
+        self._tell("epoch", epoch, losses, seconds)
 
     def finish(self, result: Mapping[str, Any], predictions: Mapping[int, Mapping[str, Any]]) -> None:
-        self._tell(lambda: self._tracker.finish(result, predictions))
+        self._tell("finish", result, predictions)
 
     def fail(self, message: str) -> None:
-        self._tell(lambda: self._tracker.fail(message))
+        self._tell("fail", message)
 
     def close(self) -> None:
-        """Also after a failure, so that nothing stays open; a second failure is not news."""
-        try:
+        with self._guarded():  # also after a failure, so that nothing stays open
             self._tracker.close()
-        except Exception as error:
-            self._give_up(error)
 
-    def _tell(self, event: Callable[[], None]) -> None:
-        if self._failed:
-            return
-        try:
-            event()
-        except Exception as error:
-            self._give_up(error)
-
-    def _give_up(self, error: Exception) -> None:
+    def _tell(self, event: str, *what: Any) -> None:
         if not self._failed:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            print(
-                f"warning: tracker={self._name} failed, the run goes on without it ({reason})",
-                file=sys.stderr,
-                flush=True,
-            )
-        self._failed = True
+            with self._guarded():
+                getattr(self._tracker, event)(*what)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever a tracker raises: training does not need it
+            if not self._failed:  # a second failure is not news
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                line = f"warning: tracker={self._name} failed, the run goes on without it ({reason})"
+                print(line, file=sys.stderr, flush=True)
+            self._failed = True
 
 
 def make_tracker(config: dict[str, Any], numbers: Sequence[int], run_path: Path) -> Tracker:
@@ -108,7 +82,7 @@ def make_tracker(config: dict[str, Any], numbers: Sequence[int], run_path: Path)
     """
     options = config["tracker"]
     if options["name"] == "none":
-        return NoTracker()
+        return Tracker()
     check_wandb(options["mode"])
     if isinstance(options["tags"], str):
         raise UserError(f"tracker.tags={options['tags']}: give a list, such as tracker.tags=[{options['tags']}]")

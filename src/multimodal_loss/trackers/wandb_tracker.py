@@ -19,6 +19,7 @@ from typing import Any, Literal
 import wandb
 
 from multimodal_loss.results.run_directory import is_logged
+from multimodal_loss.trackers import Tracker
 
 # A sweep must not wait for a network that is down: no connection after this long is a failure, and what is not uploaded
 # this long after the end is left to `wandb sync`.
@@ -43,15 +44,8 @@ def start_run(
         init_timeout=CONNECT_SECONDS,
         finish_timeout=UPLOAD_SECONDS,
     )
-    return wandb.init(
-        mode=mode,
-        dir=folder,
-        project=project,
-        entity=entity,
-        reinit="create_new",
-        settings=settings,
-        **options,
-    )
+    where: Any = {"mode": mode, "dir": folder, "project": project, "entity": entity}
+    return wandb.init(reinit="create_new", settings=settings, **where, **options)
 
 
 def whereabouts(run: wandb.Run, folder: Path) -> str:
@@ -59,7 +53,7 @@ def whereabouts(run: wandb.Run, folder: Path) -> str:
     return f"offline; to upload: wandb sync {folder}/wandb/offline-run-*" if run.offline else f"at {run.project_url}"
 
 
-class WandbTracker:
+class WandbTracker(Tracker):
     """tracker=wandb. Raises whatever wandb raises; `trackers.Guarded` keeps that from training."""
 
     def __init__(self, config: dict[str, Any], numbers: Sequence[int], run_path: Path) -> None:

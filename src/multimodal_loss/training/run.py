@@ -17,7 +17,7 @@ from multimodal_loss.datasets import Dataset
 from multimodal_loss.datasets.cache import sha256
 from multimodal_loss.errors import MissingData, TrainingError, UserError
 from multimodal_loss.results.run_directory import RunDirectory, git_state, hardware, now, package_versions
-from multimodal_loss.trackers import NoTracker, Tracker, make_tracker
+from multimodal_loss.trackers import Tracker, make_tracker
 from multimodal_loss.training.collapsed import CollapsedTrainer, can_collapse
 from multimodal_loss.training.evaluate import evaluate, validation_split
 from multimodal_loss.training.group_trainer import GroupTrainer, OrdinaryTrainer
@@ -74,7 +74,7 @@ def _train(
 ) -> None:
     directory.result.unlink(missing_ok=True)  # of an attempt that failed
     result = {**_provenance(settings, directory, device), "data": source, "replicates": []}
-    tracker: Tracker = NoTracker()
+    tracker = Tracker()
     try:
         tracker = make_tracker(settings.values, [planned.replicate_id for planned in plan], directory.path)
         predictions: dict[int, Any] = {}

@@ -2,6 +2,7 @@
 for, and when (Table 3 of the paper, whose inputs are wearable devices).
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,14 +11,13 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, to_hex
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from multimodal_loss.reporting.figures.base import INK, MODALITY_COLOURS, QUIET, STYLE, Line, Picture, grid, lines
+from multimodal_loss.reporting.figures.base import INK, MODALITY_COLOURS, Line, Picture, grid, label_all, lines, styled
 from multimodal_loss.reporting.figures.runs import FUSED, reliability_figure
 from multimodal_loss.reporting.layouts.base import Condition, Shown
 from multimodal_loss.results.collect import Run, is_number, read_predictions
@@ -90,18 +90,19 @@ def pictures(
     every = [one for one in every if one.classes == every[0].classes]
     if not every:
         return
-    key = condition.key
-    yield Picture(f"f1_{key}", "F1 of each class", F1_CAPTION, f1_figure(every), png=f"f1_{key}")
-    late = _chosen(every, inputs)
-    if late:
-        name, caption = f"{input_name}s_{key}", INPUTS_CAPTION.format(input=input_name)
-        yield Picture(name, f"Which {input_name} carries which activity", caption, input_figure(late), png=name)
+
+    def picture(name: str, title: str, caption: str, figure: Figure) -> Picture:
+        return Picture(f"{name}_{condition.key}", title, caption, figure, png=f"{name}_{condition.key}")
+
+    yield picture("f1", "F1 of each class", F1_CAPTION, f1_figure(every))
+    if late := _chosen(every, inputs):
+        title = f"Which {input_name} carries which activity"
+        yield picture(f"{input_name}s", title, INPUTS_CAPTION.format(input=input_name), input_figure(late))
     few = _chosen(every, featured) or every[:1]
-    name = f"confusion_{key}"
-    yield Picture(name, "Confusion matrices", CONFUSION_CAPTION, confusion_figure(few), png=name)
-    yield _timeline(key, few)
+    yield picture("confusion", "Confusion matrices", CONFUSION_CAPTION, confusion_figure(few))
+    yield picture("timeline", *_timeline(few))
     bins = {FUSED: {one.line: one.reliability for one in every}}
-    yield Picture(f"reliability_{key}", "Reliability", RELIABILITY_CAPTION, reliability_figure(bins))
+    yield Picture(f"reliability_{condition.key}", "Reliability", RELIABILITY_CAPTION, reliability_figure(bins))
 
 
 def recognition(shown: Shown, run: Run) -> Recognition | None:
@@ -138,11 +139,10 @@ def mean_f1(confusion: Integers) -> tuple[Floats, Floats]:
 
     A replicate in which a class does not occur does not count for it; NaN where too few are left.
     """
-    f1 = np.ma.masked_invalid(class_f1(confusion))
-    counted = f1.count(axis=0)
-    mean = f1.mean(axis=0)
-    deviation = np.ma.sqrt(((f1 - mean) ** 2).sum(axis=0) / np.ma.masked_less(counted - 1, 1))
-    return np.ma.filled(mean.astype(float), np.nan), np.ma.filled(deviation.astype(float), np.nan)
+    f1 = class_f1(confusion)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of no or one replicate, which give the NaN
+        return np.nanmean(f1, axis=0), np.nanstd(f1, axis=0, ddof=1)
 
 
 def segments(classes: Sequence[int] | Integers) -> list[tuple[int, int, int]]:
@@ -157,73 +157,66 @@ def display_order(classes: Sequence[str]) -> list[int]:
     return sorted(range(len(classes)), key=lambda c: classes[c] == NULL)
 
 
+@styled
 def f1_figure(every: Sequence[Recognition]) -> Figure:
     """A line per class, a mark per method."""
     classes = every[0].classes
     order = display_order(classes)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.4, 0.9 + 0.34 * len(order)), layout="constrained")
-        ax = figure.add_subplot()
-        offsets = np.linspace(-0.32, 0.32, len(every)) if len(every) > 1 else [0.0]
-        for one, offset in zip(every, offsets, strict=True):
-            mean, deviation = mean_f1(one.fused)
-            drawn = ax.errorbar(mean[order], np.arange(len(order)) + offset, xerr=np.nan_to_num(deviation[order]))
-            drawn.set_label(one.shown.label)
-            marks, _, bars = drawn.lines
-            marks.set(linestyle="none", marker="o" if len(one.inputs) > 1 else "s", markersize=4, color=one.line.colour)
-            bars[0].set(color=one.line.colour, linewidth=0.9)
-        ax.set_yticks(range(len(order)), [classes[c] for c in order], color=INK)
-        ax.set_ylim(len(order) - 0.45, -0.55)
-        ax.grid(axis="y", visible=False)
-        for place in range(len(order) - 1):
-            ax.axhline(place + 0.5, color=NULL_COLOUR, lw=0.7, zorder=0)
-        ax.set_xlim(-0.02, 1.02)
-        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        ax.set_xlabel("F1")
-        figure.legend(loc="outside upper left", ncols=4)
+    figure = Figure(figsize=(7.4, 0.9 + 0.34 * len(order)), layout="constrained")
+    ax = figure.add_subplot(xlim=(-0.02, 1.02), ylim=(len(order) - 0.45, -0.55), xlabel="F1")
+    offsets = np.linspace(-0.32, 0.32, len(every)) if len(every) > 1 else [0.0]
+    for one, offset in zip(every, offsets, strict=True):
+        mean, deviation = mean_f1(one.fused)
+        drawn = ax.errorbar(mean[order], np.arange(len(order)) + offset, xerr=np.nan_to_num(deviation[order]))
+        drawn.set_label(one.shown.label)
+        marks, _, bars = drawn.lines
+        marks.set(linestyle="none", marker="o" if len(one.inputs) > 1 else "s", markersize=4, color=one.line.colour)
+        bars[0].set(color=one.line.colour, linewidth=0.9)
+    ax.set_yticks(range(len(order)), [classes[c] for c in order], color=INK)
+    ax.grid(axis="y", visible=False)
+    for place in range(len(order) - 1):
+        ax.axhline(place + 0.5, color=NULL_COLOUR, lw=0.7, zorder=0)
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.legend(loc="outside upper left", ncols=4)
     return figure
 
 
+@styled
 def input_figure(late: Sequence[Recognition]) -> Figure:
     """Inputs downwards, classes across, a panel per method, the fused prediction as the last line."""
-    classes, order = late[0].classes, display_order(late[0].classes)
-    side_by_side = len(order) <= FEW_CLASSES
-    tallest = max(len(one.inputs) for one in late) + 1
-    with matplotlib.rc_context(STYLE):
-        width = 1.6 + 0.33 * len(order)
-        height = 0.9 + 0.2 * tallest
-        figure, axes = grid(len(late), 2 if side_by_side else 1, width if not side_by_side else 3.6, height)
-        for ax, one in zip(axes, late, strict=True):
-            values = np.concatenate([mean_f1(one.own)[0], mean_f1(one.fused)[0][None]])[:, order]
-            ax.set_title(one.shown.label)
-            _shaded(ax, values, [*one.inputs, FUSED], [classes[c] for c in order], size=6)
-            ax.axhline(len(one.inputs) - 0.5, color="white", lw=3)
-        _colour_bar(figure, axes, "F1")
+    order = display_order(late[0].classes)
+    few = len(order) <= FEW_CLASSES
+    height = 1.1 + 0.2 * max(len(one.inputs) for one in late)
+    width = 3.6 if few else 1.6 + 0.33 * len(order)
+    figure, axes = grid([one.shown.label for one in late], 2 if few else 1, width, height)
+    for ax, one in zip(axes, late, strict=True):
+        values = np.concatenate([mean_f1(one.own)[0], mean_f1(one.fused)[0][None]])[:, order]
+        _shaded(ax, values, [*one.inputs, FUSED], [one.classes[c] for c in order], size=6)
+        ax.axhline(len(one.inputs) - 0.5, color="white", lw=3)
+    _colour_bar(figure, axes, "F1")
     return figure
 
 
+@styled
 def confusion_figure(featured: Sequence[Recognition]) -> Figure:
     """True classes downwards, predicted ones across, a panel per method."""
-    classes, order = featured[0].classes, display_order(featured[0].classes)
-    names = [classes[c] for c in order]
-    few = len(order) <= FEW_CLASSES
-    with matplotlib.rc_context(STYLE):
-        side = max(2.4, 0.17 * len(order))
-        figure, axes = grid(len(featured), len(featured), side + 0.5, side + (0.4 if few else 0.9))
-        for ax, one in zip(axes, featured, strict=True):
-            ax.set_title(one.shown.label)
-            counts = one.fused.sum(axis=0)[np.ix_(order, order)]
-            with np.errstate(invalid="ignore"):  # NaN in the row of a class that has no sample
-                values = counts / counts.sum(axis=1, keepdims=True)
-            _shaded(ax, values, names, names, size=7 if few else 0)
-        for ax in axes[1:]:
-            ax.tick_params(labelleft=False)
-        axes[0].set_ylabel("true class")
-        figure.supxlabel("predicted class", fontsize=9, color=QUIET)
-        _colour_bar(figure, axes, "share of the true class")
+    order = display_order(featured[0].classes)
+    names = [featured[0].classes[c] for c in order]
+    few, side = len(order) <= FEW_CLASSES, max(2.4, 0.17 * len(order))
+    titles = [one.shown.label for one in featured]
+    figure, axes = grid(titles, len(titles), side + 0.5, side + (0.4 if few else 0.9))
+    for ax, one in zip(axes, featured, strict=True):
+        counts = one.fused.sum(axis=0)[np.ix_(order, order)]
+        with np.errstate(invalid="ignore"):  # NaN in the row of a class that has no sample
+            _shaded(ax, counts / counts.sum(axis=1, keepdims=True), names, names, size=7 if few else 0)
+        ax.tick_params(labelleft=ax is axes[0])
+    axes[0].set_ylabel("true class")
+    label_all(figure, x="predicted class")
+    _colour_bar(figure, axes, "share of the true class")
     return figure
 
 
+@styled
 def timeline_figure(
     lanes: Mapping[str, Integers], class_names: Sequence[str], seconds: float | None, per_strip: int
 ) -> Figure:
@@ -233,29 +226,29 @@ def timeline_figure(
     """
     number = len(next(iter(lanes.values())))
     starts = range(0, number, per_strip)
-    order = display_order(class_names)
-    colours = _class_colours(class_names)
+    order, colours = display_order(class_names), _class_colours(class_names)
     scale, unit = (1.0, "window") if seconds is None else (seconds / 60, "minutes")
-    with matplotlib.rc_context(STYLE):
-        height = len(starts) * (0.45 + 0.2 * len(lanes)) + 0.5 + 0.2 * int(np.ceil(len(order) / 6))
-        figure = Figure(figsize=(8.6, height), layout="constrained")
-        axes = figure.subplots(len(starts), 1, squeeze=False)[:, 0]
-        for ax, start in zip(axes, starts, strict=True):
-            for place, classes in enumerate(lanes.values()):
-                _lane(ax, place, start, classes[start : start + per_strip], colours, scale)
-            ax.set_xlim(start * scale, (start + min(per_strip, number)) * scale)
-            ax.set_ylim(len(lanes) - 0.5, -0.5)
-            ax.set_yticks(range(len(lanes)), list(lanes), color=INK)
-            ax.tick_params(axis="y", length=0)
-            ax.grid(visible=False)
-            ax.spines[["left", "bottom"]].set_visible(False)
-        axes[-1].set_xlabel(unit)
-        patches = [Patch(color=colours[c], label=class_names[c]) for c in order]
-        figure.legend(handles=patches, loc="outside lower left", ncols=6, fontsize=7)
+    height = len(starts) * (0.45 + 0.2 * len(lanes)) + 0.5 + 0.2 * int(np.ceil(len(order) / 6))
+    figure = Figure(figsize=(8.6, height), layout="constrained")
+    axes = figure.subplots(len(starts), 1, squeeze=False)[:, 0]
+    for ax, start in zip(axes, starts, strict=True):
+        for place, classes in enumerate(lanes.values()):
+            bars = segments(classes[start : start + per_strip])
+            spans = [((start + first) * scale, (end - first) * scale) for first, end, _ in bars]
+            ax.broken_barh(spans, (place - 0.42, 0.84), facecolors=[colours[c] for *_, c in bars], lw=0)
+        ax.set(xlim=(start * scale, (start + min(per_strip, number)) * scale), ylim=(len(lanes) - 0.5, -0.5))
+        ax.set_yticks(range(len(lanes)), list(lanes), color=INK)
+        ax.tick_params(axis="y", length=0)
+        ax.grid(visible=False)
+        ax.spines[["left", "bottom"]].set_visible(False)
+    axes[-1].set_xlabel(unit)
+    patches = [Patch(color=colours[c], label=class_names[c]) for c in order]
+    figure.legend(handles=patches, loc="outside lower left", ncols=6, fontsize=7)
     return figure
 
 
-def _timeline(key: str, featured: Sequence[Recognition]) -> Picture:
+def _timeline(featured: Sequence[Recognition]) -> tuple[str, str, Figure]:
+    """Title, caption and figure of the beginning of the longest recording."""
     first = featured[0]
     name, start, number = longest_recording(first)
     per_strip = 900 if first.seconds is None else max(1, round(MINUTES_PER_STRIP * 60 / first.seconds))
@@ -264,14 +257,11 @@ def _timeline(key: str, featured: Sequence[Recognition]) -> Picture:
     part = slice(start, start + shown)
     lanes = {"true": first.target[part], **{one.shown.label: one.predicted[part] for one in alike}}
     cut = "" if shown == number else f", its first {shown:,} windows of {number:,}"
-    return Picture(
-        f"timeline_{key}",
-        f"Timeline of {name}",
+    caption = (
         f"The class of each window of {name}{cut}: the true one on top, below the fused predictions of replicate "
-        f"{first.replicate}. A window has the class of its last sample.",
-        timeline_figure(lanes, first.classes, first.seconds, per_strip),
-        png=f"timeline_{key}",
+        f"{first.replicate}. A window has the class of its last sample."
     )
+    return f"Timeline of {name}", caption, timeline_figure(lanes, first.classes, first.seconds, per_strip)
 
 
 def longest_recording(one: Recognition) -> tuple[str, int, int]:
@@ -287,12 +277,10 @@ def longest_recording(one: Recognition) -> tuple[str, int, int]:
 def _recordings(run: Run, windows: int) -> tuple[tuple[str, int], ...]:
     """Names and numbers of windows as the run states them; none unless they add up to the windows."""
     stated = run.get("dataset/recordings")
-    found: list[tuple[str, int]] = []
-    for entry in stated if isinstance(stated, list) else []:
-        if not isinstance(entry, list) or len(entry) != 2 or type(entry[1]) is not int or entry[1] < 0:
-            return ()
-        found.append((str(entry[0]), entry[1]))
-    return tuple(found) if sum(number for _, number in found) == windows else ()
+    pairs = stated if isinstance(stated, list) else []
+    if not all(isinstance(one, list) and len(one) == 2 and type(one[1]) is int and one[1] >= 0 for one in pairs):
+        return ()
+    return tuple((str(name), number) for name, number in pairs) if sum(one[1] for one in pairs) == windows else ()
 
 
 def _seconds(run: Run) -> float | None:
@@ -320,9 +308,8 @@ def _shaded(ax: Axes, values: Floats, rows: Sequence[str], columns: Sequence[str
 
 
 def _colour_bar(figure: Figure, axes: Sequence[Axes], label: str) -> None:
-    shades = ScalarMappable(Normalize(0, 1), COLOUR_MAP)
-    bar = figure.colorbar(shades, ax=list(axes), format=PercentFormatter(1, decimals=0), shrink=0.6)
-    bar.set_label(label)
+    form = PercentFormatter(1, decimals=0)
+    figure.colorbar(axes[0].images[0], ax=list(axes), format=form, shrink=0.6, label=label)
 
 
 def _class_colours(class_names: Sequence[str]) -> list[Any]:
@@ -331,10 +318,3 @@ def _class_colours(class_names: Sequence[str]) -> list[Any]:
     many = [to_hex(c) for i, c in enumerate(matplotlib.colormaps["tab20"].colors) if i not in (14, 15)]  # type: ignore[attr-defined]
     palette = iter(MODALITY_COLOURS if few else many * (len(class_names) // len(many) + 1))
     return [NULL_COLOUR if name == NULL else next(palette) for name in class_names]
-
-
-def _lane(ax: Axes, place: int, start: int, classes: Integers, colours: Sequence[str], scale: float) -> None:
-    """A bar for each segment, which ends where the next begins."""
-    bars = segments(classes)
-    spans = [((start + first) * scale, (end - first) * scale) for first, end, _ in bars]
-    ax.broken_barh(spans, (place - 0.42, 0.84), facecolors=[colours[c] for *_, c in bars], lw=0)

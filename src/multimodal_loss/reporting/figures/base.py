@@ -6,7 +6,7 @@ Colours are those of Okabe and Ito, which colour-blind readers can tell apart; a
 import hashlib
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,7 @@ STYLE: Any = {  # matplotlib types its keys one by one
     "figure.facecolor": "white",
     "svg.hashsalt": "multimodal-loss",  # the same figure is the same file
 }
+styled = matplotlib.rc_context(STYLE)  # what draws is decorated with it
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,9 @@ class Line:
 
 def lines(labels: Sequence[str], runs: Sequence[Run]) -> list[Line]:
     """Runs of the same colour are told apart by their dashes."""
-    seen: dict[str, int] = {}
-    found = []
-    for label, run in zip(labels, runs, strict=True):
-        colour = method_colour(run)
-        position = seen.get(colour, 0)
-        seen[colour] = position + 1
-        found.append(Line(label, colour, LINE_STYLES[position % len(LINE_STYLES)]))
-    return found
+    colours = [method_colour(run) for run in runs]
+    styles = [LINE_STYLES[colours[:i].count(colour) % len(LINE_STYLES)] for i, colour in enumerate(colours)]
+    return [Line(*one) for one in zip(labels, colours, styles, strict=True)]
 
 
 def method_colour(run: Run) -> str:
@@ -91,11 +87,11 @@ def method_colour(run: Run) -> str:
     return PALETTE[int(hashlib.sha256(name.encode()).hexdigest(), 16) % len(PALETTE)]
 
 
+@styled
 def save(figure: Figure, format: str, dpi: int = 150) -> bytes:
     """The figure as svg or png, without the date, so that equal figures are equal bytes."""
     file = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(file, format=format, dpi=dpi, metadata={"Date": None} if format == "svg" else None)
+    figure.savefig(file, format=format, dpi=dpi, metadata={"Date": None} if format == "svg" else None)
     return file.getvalue()
 
 
@@ -105,15 +101,29 @@ def watermark(figure: Figure, text: str) -> None:
     figure.text(0.5, 0.5, text, size=size, color=VERMILION, alpha=0.3, rotation=12, ha="center", va="center")
 
 
-def grid(panels: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """As many axes as panels, `columns` to a line."""
-    columns = min(columns, panels)
-    rows = math.ceil(panels / columns)
+def grid(titles: Iterable[str], columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A panel for each title, `columns` to a line."""
+    titles = list(titles)
+    columns = min(columns, len(titles))
+    rows = math.ceil(len(titles) / columns)
     figure = Figure(figsize=(max(width * columns, 3.6), height * rows + 0.7), layout="constrained")
-    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
+    axes = [figure.add_subplot(rows, columns, i + 1) for i in range(len(titles))]
+    for ax, title in zip(axes, titles, strict=True):
+        ax.set_title(title)
+    return figure, axes
 
 
-def shared_legend(figure: Figure, axes: Sequence[Axes], columns: int) -> None:
-    """One legend for all panels, each label once."""
-    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=columns)
+def label_all(figure: Figure, x: str = "", y: str = "") -> None:
+    """One label for the horizontal axes of all panels, and one for the vertical ones."""
+    for label, place in ((x, figure.supxlabel), (y, figure.supylabel)):
+        if label:
+            place(label, fontsize=9, color=QUIET)
+
+
+def shared_legend(figure: Figure, axes: Iterable[Axes], columns: int, loc: Any = "outside upper right") -> None:
+    """One legend for all panels, each label once, with the handle of its first."""
+    handles: dict[str, Any] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(handles.values(), handles.keys(), loc=loc, ncols=columns)

@@ -14,7 +14,18 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from multimodal_loss.reporting.figures.base import BLUE, INK, MODALITY_COLOURS, QUIET, STYLE, VERMILION, Picture, grid
+from multimodal_loss.reporting.figures.base import (
+    BLUE,
+    INK,
+    MODALITY_COLOURS,
+    QUIET,
+    VERMILION,
+    Picture,
+    grid,
+    label_all,
+    shared_legend,
+    styled,
+)
 from multimodal_loss.reporting.figures.embedding import Embedding, embed
 from multimodal_loss.reporting.layouts.base import Condition, Shown
 from multimodal_loss.results.collect import Outputs, Run, read_outputs
@@ -24,8 +35,6 @@ Floats = NDArray[np.float64]
 MOST_POINTS = 1500  # samples in a picture; UMAP takes a second per few hundred
 MOST_POINTS_PER_VARIANT = 500  # in the picture with a panel per variant
 MOST_SUBGROUPS = 4
-COLUMNS = 3
-ALL = None  # in place of a class
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,7 @@ def pictures(condition: Condition, found: Sequence[tuple[Shown, Run]], png: str)
             yield from _in_detail(condition.key, run, outputs, png)
     if len(stored) > 1:
         clouds = {
-            _with_counts(shown, run): cloud(outputs, ALL, MOST_POINTS_PER_VARIANT) for shown, run, outputs in stored
+            _with_counts(shown, run): cloud(outputs, None, MOST_POINTS_PER_VARIANT) for shown, run, outputs in stored
         }
         method = next(iter(clouds.values())).embedding.method
         yield Picture(
@@ -78,13 +87,12 @@ def cloud(outputs: Outputs, only: int | None, most: int) -> Cloud:
         "proxy": unit_rows(outputs.proxies.reshape(classes * per_class, *outputs.proxies.shape[2:])),
     }
     labels = {"train": outputs.train_target, "test": outputs.target, "proxy": np.repeat(np.arange(classes), per_class)}
-    share = min(1.0, most / sum(_count(labels[kind], only) for kind in ("train", "test")))
-    kept = {}
+    kept = {kind: np.flatnonzero((label == only) | (only is None)) for kind, label in labels.items()}
+    kept["proxy"] = kept["proxy"][(rows["proxy"] != 0).any(axis=1)[kept["proxy"]]]
+    share = min(1.0, most / (len(kept["train"]) + len(kept["test"])))
     generator = np.random.default_rng(0)
     for kind in ("train", "test"):
-        candidates = np.flatnonzero(_is(labels[kind], only))
-        kept[kind] = np.sort(generator.choice(candidates, int(np.ceil(share * len(candidates))), replace=False))
-    kept["proxy"] = np.flatnonzero(_is(labels["proxy"], only) & (rows["proxy"] != 0).any(axis=1))
+        kept[kind] = np.sort(generator.choice(kept[kind], int(np.ceil(share * len(kept[kind]))), replace=False))
     used = is_used(outputs).ravel()
     return Cloud(
         embed(np.concatenate([rows[kind][kept[kind]] for kind in rows])),
@@ -119,7 +127,7 @@ def _in_detail(key: str, run: Run, outputs: Outputs, png: str) -> Iterator[Pictu
     names = run.class_names(len(outputs.proxies))
     chosen = int(np.bincount(outputs.target, minlength=len(names)).argmax())
     clouds = {
-        "all classes": cloud(outputs, ALL, MOST_POINTS),
+        "all classes": cloud(outputs, None, MOST_POINTS),
         f"class {names[chosen]}": cloud(outputs, chosen, MOST_POINTS),
     }
     methods = ", ".join(dict.fromkeys(one.embedding.method for one in clouds.values()))
@@ -144,18 +152,17 @@ def _in_detail(key: str, run: Run, outputs: Outputs, png: str) -> Iterator[Pictu
     )
 
 
+@styled
 def cloud_panels(clouds: Mapping[str, Cloud], class_names: Sequence[str]) -> Figure:
     """A panel per cloud. With several classes each has a colour and its name where its samples lie."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = grid(len(clouds), columns=COLUMNS if len(clouds) > 2 else 2, width=4.0, height=3.8)
-        for ax, (title, drawn) in zip(axes, clouds.items(), strict=True):
-            ax.set_title(title)
-            ax.set_xticks([])
-            ax.set_yticks([])
-            _scatter(ax, drawn, class_names)
+    figure, axes = grid(clouds, columns=3 if len(clouds) > 2 else 2, width=4.0, height=3.8)
+    for ax, drawn in zip(axes, clouds.values(), strict=True):
+        ax.set(xticks=[], yticks=[])
+        _scatter(ax, drawn, class_names)
     return figure
 
 
+@styled
 def subgroup_figure(outputs: Outputs, chosen: int, modality_names: Sequence[str], class_names: Sequence[str]) -> Figure:
     """A line per proxy of class `chosen`: its own entries, and the mean probabilities of the test samples nearest to
     it, a bar per class and modality.
@@ -164,21 +171,18 @@ def subgroup_figure(outputs: Outputs, chosen: int, modality_names: Sequence[str]
     nearest = nearest_proxy(outputs, samples, np.full(len(samples), chosen))
     counts = np.bincount(nearest, minlength=outputs.proxies.shape[1])
     order = [int(k) for k in np.argsort(-counts, kind="stable")[:MOST_SUBGROUPS] if counts[k] > 0]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 1.7 * max(len(order), 1) + 0.9), layout="constrained")
-        axes = figure.subplots(max(len(order), 1), 2, sharex=True, sharey=True, squeeze=False)
-        for (left, right), k in zip(axes, order, strict=False):
-            proxy = outputs.proxies[chosen, k]
-            left.set_title(f"proxy {k + 1}")
-            _class_bars(left, proxy * len(proxy) / max(float(proxy.sum()), 1e-12), modality_names)
-            right.set_title(f"mean of its {counts[k]} test samples of {len(samples)}")
-            _class_bars(right, samples[nearest == k].mean(axis=0), modality_names)
-        rotation = 90 if len(class_names) > 6 else 0
-        for ax in axes[-1]:
-            ax.set_xticks(range(len(class_names)), class_names, rotation=rotation, fontsize=7)
-        handles, labels = axes[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=len(modality_names))
-        figure.supylabel("class probability", fontsize=9, color=QUIET)
+    figure = Figure(figsize=(8.4, 1.7 * max(len(order), 1) + 0.9), layout="constrained")
+    axes = figure.subplots(max(len(order), 1), 2, sharex=True, sharey=True, squeeze=False)
+    for (left, right), k in zip(axes, order, strict=False):
+        proxy = outputs.proxies[chosen, k]
+        left.set_title(f"proxy {k + 1}")
+        _class_bars(left, proxy * len(proxy) / max(float(proxy.sum()), 1e-12), modality_names)
+        right.set_title(f"mean of its {counts[k]} test samples of {len(samples)}")
+        _class_bars(right, samples[nearest == k].mean(axis=0), modality_names)
+    for ax in axes[-1]:
+        ax.set_xticks(range(len(class_names)), class_names, rotation=90 if len(class_names) > 6 else 0, fontsize=7)
+    shared_legend(figure, axes[0][:1], columns=len(modality_names))
+    label_all(figure, y="class probability")
     return figure
 
 
@@ -223,11 +227,3 @@ def _with_counts(shown: Shown, run: Run) -> str:
 
 def _first(run: Run) -> int:
     return min(run.replicates, default=0)
-
-
-def _is(labels: NDArray[np.integer], only: int | None) -> NDArray[np.bool_]:
-    return np.full(len(labels), True) if only is None else labels == only
-
-
-def _count(labels: NDArray[np.integer], only: int | None) -> int:
-    return int(_is(labels, only).sum())

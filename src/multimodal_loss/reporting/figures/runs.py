@@ -3,14 +3,22 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from multimodal_loss.reporting.figures.base import MODALITY_COLOURS, QUIET, STYLE, Line, Picture, grid, lines
+from multimodal_loss.reporting.figures.base import (
+    MODALITY_COLOURS,
+    Line,
+    Picture,
+    grid,
+    label_all,
+    lines,
+    shared_legend,
+    styled,
+)
 from multimodal_loss.reporting.layouts.base import Condition, Shown
 from multimodal_loss.results.collect import Run, read_history, read_predictions
 from multimodal_loss.results.metrics import ReliabilityBins, reliability_bins, true_class_histogram
@@ -41,10 +49,9 @@ def figure_4(condition: Condition, found: Sequence[tuple[Shown, Run]]) -> Iterat
     """The paper's Figure 4: a panel for each method, runs that share a panel in one."""
     panels: dict[str, dict[str, Floats]] = {}
     for shown, run in found:
-        predictions = read_predictions(run)
-        if predictions:
-            names = run.modality_names(_modalities(predictions))
-            panels.setdefault(shown.panel or shown.label, {}).update(true_class_shares(predictions, names))
+        if predictions := read_predictions(run):
+            shares = true_class_shares(predictions, _names(run, predictions))
+            panels.setdefault(shown.panel or shown.label, {}).update(shares)
     if panels:
         name, title = f"figure_4_{condition.key}", "Figure 4: probability of the true class, per modality"
         yield Picture(name, title, FIGURE_4_CAPTION, true_class_panels(panels), png=name)
@@ -54,9 +61,8 @@ def reliability(condition: Condition, found: Sequence[tuple[Shown, Run]]) -> Ite
     """A panel for each modality's own prediction and one for the fused."""
     sources: dict[str, dict[Line, ReliabilityBins]] = {}
     for line, (_, run) in zip(_lines(found), found, strict=True):
-        predictions = read_predictions(run)
-        if predictions:
-            for source, bins in _reliability(predictions, run.modality_names(_modalities(predictions))).items():
+        if predictions := read_predictions(run):
+            for source, bins in _reliability(predictions, _names(run, predictions)).items():
                 sources.setdefault(source, {})[line] = bins
     if FUSED in sources:  # last, as in the tables
         sources[FUSED] = sources.pop(FUSED)
@@ -95,80 +101,66 @@ def true_class_figure(predictions: Arrays, modality_names: Sequence[str]) -> Fig
     return true_class_panels({"": true_class_shares(predictions, modality_names)})
 
 
+@styled
 def true_class_panels(panels: Mapping[str, Mapping[str, Floats]]) -> Figure:
     """The paper's Figure 4: one panel per method, from title to modality to shares."""
     modalities = list(dict.fromkeys(name for shares in panels.values() for name in shares))
-    with matplotlib.rc_context(STYLE):
-        figure, axes = grid(len(panels), columns=4, width=2.6, height=2.1)
-        for ax, (title, shares) in zip(axes, panels.items(), strict=True):
-            ax.set_title(title)
-            if len(modalities) <= len(MODALITY_COLOURS):
-                _bars(ax, shares, modalities)
-            else:
-                _heat_map(ax, shares)
-            ax.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    figure, axes = grid(panels, columns=4, width=2.6, height=2.1)
+    if len(modalities) <= len(MODALITY_COLOURS):
         highest = max(float(np.max(values)) for shares in panels.values() for values in shares.values())
-        if len(modalities) <= len(MODALITY_COLOURS):
-            for ax in axes:
-                ax.set_ylim(0, min(1.0, highest * 1.05))
-                ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-            handles, labels = axes[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside upper left", ncols=len(modalities))
-        figure.supxlabel("probability of the true class", fontsize=9, color=QUIET)
-        figure.supylabel("share of test samples", fontsize=9, color=QUIET)
+        for ax, shares in zip(axes, panels.values(), strict=True):
+            _bars(ax, shares, modalities)
+            ax.set_ylim(0, min(1.0, highest * 1.05))
+            ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        shared_legend(figure, axes[:1], columns=len(modalities), loc="outside upper left")
+    else:
+        for ax, shares in zip(axes, panels.values(), strict=True):
+            _heat_map(ax, shares)
+    for ax in axes:
+        ax.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    label_all(figure, x="probability of the true class", y="share of test samples")
     return figure
 
 
+@styled
 def training_figure(curves: Mapping[Line, Mapping[int, Curve]]) -> Figure:
     """Training loss against epoch, both logarithmic: a light line per replicate, a strong one for their mean.
 
     A replicate that has stopped counts with its last loss, so that the mean does not jump.
     """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 3.9), layout="constrained")
-        ax = figure.add_subplot()
-        for line, replicates in curves.items():
-            for epochs, losses in replicates.values():
-                grid = _thinned(epochs)
-                ax.plot(epochs[grid], losses[grid], color=line.colour, ls=line.style, lw=0.6, alpha=0.35)
-            epochs, losses = _mean_curve(list(replicates.values()))
-            ax.plot(epochs, losses, color=line.colour, ls=line.style, label=line.label)
-        ax.set_xscale("log")
-        if all(np.all(losses > 0) for replicates in curves.values() for _, losses in replicates.values()):
-            ax.set_yscale("log")
-        ax.set_xlabel("epoch")
-        ax.set_ylabel("training loss")
-        figure.legend(loc="outside right upper")
+    figure = Figure(figsize=(7.2, 3.9), layout="constrained")
+    ax = figure.add_subplot(xscale="log", xlabel="epoch", ylabel="training loss")
+    for line, replicates in curves.items():
+        for epochs, losses in replicates.values():
+            kept = _thinned(epochs)
+            ax.plot(epochs[kept], losses[kept], color=line.colour, ls=line.style, lw=0.6, alpha=0.35)
+        epochs, losses = _mean_curve(list(replicates.values()))
+        ax.plot(epochs, losses, color=line.colour, ls=line.style, label=line.label)
+    if all(np.all(losses > 0) for replicates in curves.values() for _, losses in replicates.values()):
+        ax.set_yscale("log")
+    figure.legend(loc="outside right upper")
     return figure
 
 
+@styled
 def reliability_figure(sources: Mapping[str, Mapping[Line, ReliabilityBins]]) -> Figure:
     """Accuracy against confidence, a panel per modality and one for the fused prediction, a line per method.
 
     Below the diagonal a model is over-confident. Bins with fewer than one in a thousand of the samples are left out.
     """
-    with matplotlib.rc_context(STYLE):
-        single = len(sources) == 1  # the legend stands beside it, as above it there is not enough room
-        figure, axes = grid(len(sources), columns=4, width=4.8 if single else 2.6, height=2.5)
-        handles: dict[Line, Any] = {}
-        for ax, (title, lines) in zip(axes, sources.items(), strict=True):
-            ax.set_title(title)
-            ax.plot([0, 1], [0, 1], color="#b5b5b5", lw=1, ls=(0, (4, 3)))
-            for line, bins in lines.items():
-                enough = bins.samples >= max(1, SMALLEST_SHARE_OF_BIN * bins.samples.sum())
-                drawn = ax.plot(bins.confidence[enough], bins.accuracy[enough], color=line.colour, ls=line.style)
-                drawn[0].set(marker="o", markersize=2.8, linewidth=1.2)
-                handles.setdefault(line, drawn[0])
-            ax.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
-            ax.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-            ax.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
-        drawn, labels = list(handles.values()), [line.label for line in handles]
-        if single:
-            figure.legend(drawn, labels, loc="outside right upper")
-        else:
-            figure.legend(drawn, labels, loc="outside upper left", ncols=5)
-        figure.supxlabel("confidence (probability of the predicted class)", fontsize=9, color=QUIET)
-        figure.supylabel("accuracy", fontsize=9, color=QUIET)
+    single = len(sources) == 1  # the legend stands beside it, as above it there is not enough room
+    figure, axes = grid(sources, columns=4, width=4.8 if single else 2.6, height=2.5)
+    for ax, of_source in zip(axes, sources.values(), strict=True):
+        ax.plot([0, 1], [0, 1], color="#b5b5b5", lw=1, ls=(0, (4, 3)))
+        for line, bins in of_source.items():
+            enough = bins.samples >= max(1, SMALLEST_SHARE_OF_BIN * bins.samples.sum())
+            (drawn,) = ax.plot(bins.confidence[enough], bins.accuracy[enough], color=line.colour, ls=line.style)
+            drawn.set(label=line.label, marker="o", markersize=2.8, linewidth=1.2)
+        ax.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_ticks([0, 0.5, 1], ["0", "0.5", "1"])
+    shared_legend(figure, axes, 1 if single else 5, loc=f"outside {'right upper' if single else 'upper left'}")
+    label_all(figure, x="confidence (probability of the predicted class)", y="accuracy")
     return figure
 
 
@@ -209,8 +201,8 @@ def _lines(found: Sequence[tuple[Shown, Run]]) -> list[Line]:
     return lines([shown.label for shown, _ in found], [run for _, run in found])
 
 
-def _modalities(predictions: Arrays) -> int:
-    return next(int(array.shape[1]) for key, array in predictions.items() if key.endswith("/modalities"))
+def _names(run: Run, predictions: Arrays) -> list[str]:
+    return run.modality_names(next(array.shape[1] for key, array in predictions.items() if key.endswith("/modalities")))
 
 
 def _pooled(predictions: Arrays, part: str) -> NDArray[Any]:

@@ -3,13 +3,12 @@
 import math
 from collections.abc import Iterator, Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable
-from multimodal_loss.reporting.figures.base import BLUE, INK, QUIET, SKY, STYLE, Picture, grid, shared_legend
+from multimodal_loss.reporting.figures.base import BLUE, INK, SKY, Picture, grid, label_all, shared_legend, styled
 
 PAPER_GREY = "#8a8a8a"
 
@@ -29,6 +28,7 @@ def against_rows(table: FilledTable, title: str, caption: str, png: str) -> Iter
         yield Picture(table.layout.name, title, caption, series_figure(table), png=png, dpi=120)
 
 
+@styled
 def comparison_figure(table: FilledTable) -> Figure:
     """A table as a picture: ours (mean +- sd, each replicate a light dot) beside the paper's.
 
@@ -45,41 +45,37 @@ def comparison_figure(table: FilledTable) -> Figure:
     metrics = {cell.cell.metric.rpartition("/")[2] for cells in panels.values() for cell in cells.values() if cell}
     shared = len(units) == 1 and (len(rows) <= len(columns) or len(metrics) == 1)
     per_line = len(panels) if len(panels) <= 4 else 3
-    with matplotlib.rc_context(STYLE):
-        lines = math.ceil(len(panels) / per_line)
-        size = 1.4 + 2.6 * per_line, 1.0 + 0.3 * len(names) * lines
-        figure = Figure(figsize=size, layout="constrained")
-        places = figure.subplots(lines, per_line, sharey=True, sharex=shared, squeeze=False)
-        axes = [ax for line in places for ax in line]
-        for unused in axes[len(panels) :]:
-            unused.set_visible(False)
-        for ax, (title, cells) in zip(axes, panels.items(), strict=False):
-            ax.set_title(title)
-            ax.grid(axis="y", visible=False)
-            for place, name in enumerate(names):
-                _compare(ax, cells[name], place)
-        axes[0].set_yticks(range(len(names)), names, color=INK)
-        axes[0].set_ylim(-0.6, len(names) - 0.4)
-        shared_legend(figure, axes, columns=2)
-        label = f"{' or '.join(units)}, mean \N{PLUS-MINUS SIGN} sample standard deviation"
-        figure.supxlabel(label, fontsize=9, color=QUIET)
+    lines = math.ceil(len(panels) / per_line)
+    figure = Figure(figsize=(1.4 + 2.6 * per_line, 1.0 + 0.3 * len(names) * lines), layout="constrained")
+    axes = figure.subplots(lines, per_line, sharey=True, sharex=shared, squeeze=False).ravel()
+    for unused in axes[len(panels) :]:
+        unused.set_visible(False)
+    for ax, (title, cells) in zip(axes, panels.items(), strict=False):
+        ax.set_title(title)
+        ax.grid(axis="y", visible=False)
+        for place, name in enumerate(names):
+            _compare(ax, cells[name], place)
+    axes[0].set_yticks(range(len(names)), names, color=INK)
+    axes[0].set_ylim(-0.6, len(names) - 0.4)
+    shared_legend(figure, axes, columns=2)
+    label_all(figure, x=f"{' or '.join(units)}, mean \N{PLUS-MINUS SIGN} sample standard deviation")
     return figure
 
 
+@styled
 def series_figure(table: FilledTable) -> Figure:
     """Each column against the number that ends the row's key, on a logarithmic axis.
 
     A line through the means, the sample standard deviation shaded, each replicate a light dot; the paper's number where
     there is one.
     """
-    with matplotlib.rc_context(STYLE):
-        figure, axes = grid(len(table.layout.columns), columns=2, width=3.6, height=2.5)
-        for ax, column in zip(axes, table.layout.columns, strict=True):
-            ax.set_title(column.full_title)
-            ax.set_ylabel(column.unit)
-            _series(ax, [(int(row.key.partition("=")[2]), table[row, column]) for row in table.layout.rows])
-        shared_legend(figure, axes, columns=3)
-        figure.supxlabel(table.layout.corner.lower(), fontsize=9, color=QUIET)
+    columns = table.layout.columns
+    figure, axes = grid([column.full_title for column in columns], columns=2, width=3.6, height=2.5)
+    for ax, column in zip(axes, columns, strict=True):
+        ax.set_ylabel(column.unit)
+        _series(ax, [(int(row.key.partition("=")[2]), table[row, column]) for row in table.layout.rows])
+    shared_legend(figure, axes, columns=3)
+    label_all(figure, x=table.layout.corner.lower())
     return figure
 
 
