@@ -138,7 +138,6 @@ def test_saved_results_are_small_and_say_what_they_are(built: Path) -> None:
     assert sum(path.stat().st_size for path in folder.iterdir()) < 500_000
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["note"] == "23 of 27 cells are not complete"
-    assert environment["data_seeds"] == {"noisy_modalities=2": [7]}
     assert environment["git"] == "0123456789abcdef"
     assert environment["versions"]["torch"] == "2.14.1"
     assert environment["training_seconds"] == pytest.approx(4 * 64.5)

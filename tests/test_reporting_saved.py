@@ -33,8 +33,7 @@ def results(tmp_path: Path) -> Path:
     folder = tmp_path / "results" / "table_1"
     folder.mkdir(parents=True)
     (folder / "cells.csv").write_text(cells_csv(table))
-    environment = {"data_seeds": table.data_seeds, **provenance(table.runs)}
-    (folder / "environment.json").write_text(json.dumps(environment))
+    (folder / "environment.json").write_text(json.dumps(provenance(table.runs)))
     return tmp_path / "results"
 
 

@@ -10,14 +10,15 @@ import pytest
 
 from golden.fakes import FakePlan, fake_name, fake_result, fake_runs, named_plan, write_run
 from golden.regenerate import FOLDER, LAYOUT, expected_files, filled, write_sweep
-from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable, Runs, fill
+from multimodal_loss.configuration import planned_run
+from multimodal_loss.reporting.analysis.fill import FilledCell, Runs, fill
 from multimodal_loss.reporting.analysis.paper import PaperNumber
 from multimodal_loss.reporting.formats.cells_csv import CSV_FIELDS, cells_csv, from_csv
 from multimodal_loss.reporting.formats.latex import latex
 from multimodal_loss.reporting.formats.markdown import markdown
 from multimodal_loss.reporting.formats.text import Footnotes, number, ours_text, replicates_text, summary
 from multimodal_loss.reporting.layouts import all_layouts
-from multimodal_loss.reporting.layouts.base import Cell, Column, Layout, Row
+from multimodal_loss.reporting.layouts.base import Cell, Column, Layout, Row, Which
 from multimodal_loss.results.collect import read_runs
 
 LAYOUTS = all_layouts()
@@ -141,7 +142,7 @@ def test_a_seed_of_any_size_is_one_value(tmp_path: Path) -> None:
     (line,) = csv.DictReader(io.StringIO(text))
     assert (line["replicates"], line["values"], line["expected"]) == ("7;20240101", "80;90", "2")
     assert len(text) < 500
-    assert from_csv(one_cell(), text, {}).cells["r", "c"].values == {7: 80.0, 20240101: 90.0}
+    assert from_csv(one_cell(), text).cells["r", "c"].values == {7: 80.0, 20240101: 90.0}
 
 
 def test_one_replicate_where_one_is_planned_is_complete(tmp_path: Path) -> None:
@@ -173,7 +174,7 @@ def test_a_run_is_found_by_its_hash_whatever_it_is_called(tmp_path: Path) -> Non
 
 def test_files_without_the_column_replicates_are_numbered_from_0() -> None:
     text = ",".join(CSV_FIELDS) + "\nt,r,c,m,,,85,7,2,3,,,partial,,90;80;\n"
-    cell = from_csv(one_cell(), text, {}).cells["r", "c"]
+    cell = from_csv(one_cell(), text).cells["r", "c"]
     assert (cell.values, cell.expected, cell.state) == ({0: 90.0, 1: 80.0}, (0, 1, 2), "partial")
 
 
@@ -202,7 +203,7 @@ def test_profiles_never_mix(tmp_path: Path, stored: str, name: str) -> None:
 
 def test_a_table_survives_the_way_through_its_csv() -> None:
     table = filled()
-    again = from_csv(LAYOUT, cells_csv(table), table.data_seeds)
+    again = from_csv(LAYOUT, cells_csv(table))
     assert markdown(again) == markdown(table)
     assert cells_csv(again) == cells_csv(table)
 
@@ -210,12 +211,12 @@ def test_a_table_survives_the_way_through_its_csv() -> None:
 def test_a_csv_of_other_cells_is_refused() -> None:
     text = cells_csv(filled())
     with pytest.raises(ValueError, match="has no cell"):
-        from_csv(LAYOUTS["table_1"], text, {})
+        from_csv(LAYOUTS["table_1"], text)
 
 
 def test_a_cell_that_a_csv_lacks_is_missing() -> None:
     text = cells_csv(filled())
-    short = from_csv(LAYOUT, text[: text.rindex("golden,")], {})
+    short = from_csv(LAYOUT, text[: text.rindex("golden,")])
     assert short.cells["noisy=2", "lead"].state == "missing" and len(short.cells) == len(LAYOUT.cells)
 
 
@@ -278,12 +279,13 @@ def test_footnotes_share_numbers_and_leave_short_notes_in_the_cell() -> None:
     assert list(footnotes) == [(1, long), (2, long + "!")]
 
 
-def test_data_seeds_are_named_where_rows_differ_and_once_where_they_agree() -> None:
-    table = filled()
-    assert [table.row_title(row) for row in LAYOUT.rows] == [
-        "Noise, none (data seed 7)",
-        "Noise, two (data seed 0)",
-    ]
-    same = FilledTable(LAYOUT, table.cells, {row.key: [3] for row in LAYOUT.rows})
-    assert [same.row_title(row) for row in LAYOUT.rows] == ["Noise, none", "Noise, two"]
-    assert same.description.endswith("Data seed 3.")
+def test_the_data_seed_beside_a_row_is_that_of_its_runs() -> None:
+    def name_of(run: Which) -> str:
+        return str(planned_run(run).facts["dataset"]["run_name"])
+
+    for layout in (LAYOUTS[name] for name in ("table_1", "table_1_readings", "quick")):
+        for row in layout.rows:
+            runs = {name_of(cell.run) for cell in layout.cells if cell.row == row.key}
+            assert [f"{row.title} (data seed {run.rpartition('-seed')[2]})" for run in runs] == [row.heading]
+    run = name_of(LAYOUTS["appendix_b"].cells[0].run)
+    assert LAYOUTS["appendix_b"].description.endswith(f"Data seed {run.rpartition('-seed')[2]}.")

@@ -151,7 +151,7 @@ def test_three_rows_share_one_run_and_its_time(built: Path) -> None:
 def test_a_reference_table_survives_the_way_through_its_csv(built: Path) -> None:
     layout = LAYOUTS["table_5_tcga_kipan"]
     table = fill(layout, fake_runs(built / "runs"))
-    again = from_csv(layout, cells_csv(table), {}, machine([provenance(table.runs)]))
+    again = from_csv(layout, cells_csv(table), machine([provenance(table.runs)]))
     assert markdown(again) == markdown(table)
     assert cells_csv(again).splitlines()[0] == cells_csv(table).splitlines()[0]
 

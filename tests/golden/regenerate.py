@@ -27,7 +27,7 @@ LAYOUT = Layout(
     title="A table of examples & special_characters",
     description="One cell in each state; 100 % made up.",
     command="python -m golden.regenerate",
-    rows=(Row("noisy=0", "none", group="Noise"), Row("noisy=2", "two", group="Noise")),
+    rows=(Row("noisy=0", "none", "Noise", "data seed 7"), Row("noisy=2", "two", "Noise", "data seed 0")),
     columns=(
         Column("unimodal_m1", "m1", group="Unimodal"),
         *(Column(method, method) for method in METHODS[1:]),

@@ -55,7 +55,7 @@ class FilledCell:
     """A cell with what was found for it, in the printed unit: `values` by replicate id, of which `expected` should be
     there.
 
-    `paper` is compared with, `reference` (the paper's number on other data) is shown only.
+    `paper` is the paper's number, which is only shown, not compared with, where it is of other data (a `reference`).
     """
 
     cell: Cell
@@ -65,11 +65,7 @@ class FilledCell:
     note: str = ""
     paper: PaperNumber | None = None
     run: Run | None = None
-    reference: PaperNumber | None = None
-
-    @property
-    def published(self) -> PaperNumber | None:
-        return self.paper or self.reference
+    reference: bool = False
 
     @property
     def mean(self) -> float | None:
@@ -84,11 +80,14 @@ class FilledCell:
         return len(self.values)
 
     @property
+    def target(self) -> float | None:
+        """The paper's mean, where ours is compared with it."""
+        return None if self.reference or self.paper is None else self.paper.mean
+
+    @property
     def difference(self) -> float | None:
         """Ours minus the paper's."""
-        if self.paper is None or self.paper.mean is None or self.mean is None:
-            return None
-        return self.mean - self.paper.mean
+        return None if self.target is None or self.mean is None else self.mean - self.target
 
     @property
     def distance(self) -> float | None:
@@ -97,28 +96,23 @@ class FilledCell:
         if difference is None or self.paper is None or self.paper.sd is None or self.sd is None:
             return None
         combined = math.hypot(self.sd, self.paper.sd)
-        if combined == 0:
-            return 0.0 if difference == 0 else None
-        return abs(difference) / combined
+        return abs(difference) / combined if combined else None if difference else 0.0
 
     @property
     def distance_class(self) -> int | None:
         """Index into `DISTANCE_CLASSES`."""
         distance = self.distance
-        if distance is None:
-            return None
-        return next(i for i, (bound, _) in enumerate(DISTANCE_CLASSES) if distance <= bound)
+        return None if distance is None else next(i for i, (most, _) in enumerate(DISTANCE_CLASSES) if distance <= most)
 
 
 @dataclass(frozen=True)
 class FilledTable:
-    """`data_seeds` are those that the runs of each row used; the paper does not state its own. Its times were measured
-    on `machine`. `notices`: what must be said of the numbers of some rows, and the keys of these rows.
+    """Its times were measured on `machine`. `notices`: what must be said of the numbers of some rows, and the keys of
+    these rows.
     """
 
     layout: Layout
     cells: Mapping[tuple[str, str], FilledCell]
-    data_seeds: Mapping[str, Sequence[int]] = field(default_factory=dict)
     machine: str = ""
     notices: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -127,12 +121,10 @@ class FilledTable:
         return self.cells.get((row.key, column.key))
 
     @property
-    def has_paper(self) -> bool:
-        return any(cell.paper is not None for cell in self.cells.values())
-
-    @property
-    def has_reference(self) -> bool:
-        return any(cell.reference is not None for cell in self.cells.values())
+    def paper_label(self) -> str:
+        """What the paper's numbers are here: "paper", "reference" where they are of other data, or "" without any."""
+        found = any(cell.paper for cell in self.cells.values())
+        return ("reference" if self.layout.reference else "paper") if found else ""
 
     @property
     def has_values(self) -> bool:
@@ -148,29 +140,11 @@ class FilledTable:
         """The runs that were found for cells, each once."""
         return list({cell.run.name: cell.run for cell in self.cells.values() if cell.run}.values())
 
-    def row_note(self, row: Row) -> str:
-        """The row's data seed, unless its title says it or all rows share it."""
-        seeds = self.data_seeds.get(row.key)
-        if not seeds or self._shared_seeds or "data seed" in row.full_title:
-            return ""
-        return f"data seed {', '.join(map(str, seeds))}"
-
-    def row_title(self, row: Row) -> str:
-        note = self.row_note(row)
-        return f"{row.full_title} ({note})" if note else row.full_title
-
-    @property
-    def _shared_seeds(self) -> Sequence[int]:
-        """The data seeds of every row, where all have the same."""
-        every = list(self.data_seeds.values())
-        return every[0] if every and all(seeds == every[0] for seeds in every) else []
-
     @property
     def description(self) -> str:
-        seeds = f" Data seed {', '.join(map(str, self._shared_seeds))}." if self._shared_seeds else ""
         timed = self.machine and any(column.unit == "minutes" for column in self.layout.columns)
         times = f" Times are wall minutes of each replicate trained alone, on {self.machine}." if timed else ""
-        return " ".join(filter(None, [self.layout.description + seeds + times, self.notice]))
+        return " ".join(filter(None, [self.layout.description + times, self.notice]))
 
     @property
     def notice(self) -> str:
@@ -191,15 +165,15 @@ def fill(layout: Layout, runs: Runs) -> FilledTable:
     for cell in layout.cells:
         found = [_find(which, layout, runs) for which in (cell.run, cell.minus) if which]
         filled = _fill_cell(cell, found, runs.expected(cell.run), scale[cell.column])
-        cells[cell.row, cell.column] = with_published(filled, layout)
+        cells[cell.row, cell.column] = with_paper(filled, layout)
     results = [cell.run.result for cell in cells.values() if cell.run]
-    return FilledTable(layout, cells, data_seeds(cells), machine(results), notices(cells))
+    return FilledTable(layout, cells, machine(results), notices(cells))
 
 
-def with_published(filled: FilledCell, layout: Layout) -> FilledCell:
-    """The cell with the paper's number, to compare with or as a reference."""
+def with_paper(filled: FilledCell, layout: Layout) -> FilledCell:
+    """The cell with the paper's number."""
     number = paper_numbers().get(filled.cell.paper) if filled.cell.paper else None
-    return replace(filled, reference=number) if layout.reference else replace(filled, paper=number)
+    return replace(filled, paper=number, reference=layout.reference)
 
 
 def _find(which: Which, layout: Layout, runs: Runs) -> Run | str:
@@ -237,10 +211,9 @@ def _fill_cell(cell: Cell, found: Sequence[Run | str], expected: tuple[int, ...]
 
 
 def _state(runs: Sequence[Run], values: Mapping[int, float], expected: tuple[int, ...]) -> CellState:
-    if any(run.state == "failed" for run in runs):
-        return "failed"
-    if any(run.state == "unfinished" for run in runs):
-        return "interrupted"
+    states = {run.state for run in runs}
+    if states & {"failed", "unfinished"}:
+        return "failed" if "failed" in states else "interrupted"
     if not values:
         return "missing"
     return "complete" if values.keys() >= set(expected) else "partial"
@@ -250,9 +223,7 @@ def _cap(run: Run) -> str:
     """How many replicates the iteration cap stopped; empty if none."""
     stopped = [replicate.get("stopped") == "max_epochs" for replicate in run.replicates.values()]
     cap = run.get("config/trainer/max_epochs")
-    if not any(stopped) or not isinstance(cap, int):
-        return ""
-    return f"cap {cap:,}: {sum(stopped)} of {len(stopped)}"
+    return f"cap {cap:,}: {sum(stopped)} of {len(stopped)}" if any(stopped) and isinstance(cap, int) else ""
 
 
 def notices(cells: Mapping[tuple[str, str], FilledCell]) -> dict[str, list[str]]:
@@ -263,13 +234,3 @@ def notices(cells: Mapping[tuple[str, str], FilledCell]) -> dict[str, list[str]]
         if isinstance(notice, str) and notice and cell.cell.row not in said.setdefault(notice, []):
             said[notice].append(cell.cell.row)
     return said
-
-
-def data_seeds(cells: Mapping[tuple[str, str], FilledCell]) -> dict[str, list[int]]:
-    """The data seeds that the runs of each row used."""
-    seeds: dict[str, set[int]] = {}
-    for cell in cells.values():
-        seed = cell.run.get("config/dataset/data_seed") if cell.run else None
-        if isinstance(seed, int):
-            seeds.setdefault(cell.cell.row, set()).add(seed)
-    return {row: sorted(found) for row, found in seeds.items()}

@@ -17,7 +17,7 @@ def overview(table: FilledTable) -> Iterator[Picture]:
     """The table as one picture, beside the paper's numbers where it is compared with them."""
     if table.has_values:
         caption = "The table as a picture: ours with every replicate as a light dot"
-        caption += ", beside the paper's mean and standard deviation." if table.has_paper else "."
+        caption += ", beside the paper's mean and standard deviation." if table.paper_label == "paper" else "."
         figure = comparison_figure(table)
         yield Picture(f"{table.layout.name}_overview", "Overview", caption, figure, png="overview", dpi=120)
 
@@ -90,16 +90,16 @@ def _series(ax: Axes, cells: Sequence[tuple[int, FilledCell | None]]) -> None:
         values = list(filled.values.values())
         ax.plot([k] * len(values), values, "o", color=SKY, alpha=0.7, markersize=2.5, mew=0, label="each replicate")
     for k, cell in cells:
-        if cell and cell.paper and cell.paper.mean is not None:
-            ax.errorbar(k, cell.paper.mean, cell.paper.sd, fmt="s", color=PAPER_GREY, markersize=4, label="paper")
+        if cell and cell.paper and cell.target is not None:
+            ax.errorbar(k, cell.target, cell.paper.sd, fmt="s", color=PAPER_GREY, markersize=4, label="paper")
     ax.set_xscale("log")
     ax.set_xticks([k for k, _ in cells], [str(k) for k, _ in cells])
     ax.minorticks_off()
 
 
 def _compare(ax: Axes, cell: FilledCell | None, place: float) -> None:
-    if cell and cell.paper and cell.paper.mean is not None:
-        _dot(ax, cell.paper.mean, cell.paper.sd, place + 0.17, "s", PAPER_GREY, "paper")
+    if cell and cell.paper and cell.target is not None:
+        _dot(ax, cell.target, cell.paper.sd, place + 0.17, "s", PAPER_GREY, "paper")
     if cell and cell.mean is not None:
         found = list(cell.values.values())
         ax.plot(found, [place - 0.17] * len(found), "o", color=SKY, alpha=0.7, markersize=3, mew=0)

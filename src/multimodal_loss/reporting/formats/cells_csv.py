@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable, with_published
+from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable, with_paper
 from multimodal_loss.reporting.analysis.paper import PaperNumber
 from multimodal_loss.reporting.layouts.base import Layout
 
@@ -22,24 +22,20 @@ def cells_csv(table: FilledTable) -> str:
     """One line per cell, in the printed unit. `replicates` holds the ids of those that are there or expected, `values`
     their values in the same order, empty where one is missing.
     """
-    fields = [*CSV_FIELDS, REPLICATES, *(REFERENCE_FIELDS if table.has_reference else ())]
+    fields = [*CSV_FIELDS, REPLICATES, *(REFERENCE_FIELDS if table.paper_label == "reference" else ())]
     rows = [_row(table.layout.name, cell) for cell in table.cells.values()]
     return pd.DataFrame(rows, columns=fields).to_csv(index=False, lineterminator="\n")
 
 
 def from_csv(
-    layout: Layout,
-    text: str,
-    data_seeds: Mapping[str, Sequence[int]],
-    machine: str = "",
-    notices: Mapping[str, Sequence[str]] | None = None,
+    layout: Layout, text: str, machine: str = "", notices: Mapping[str, Sequence[str]] | None = None
 ) -> FilledTable:
     """The table that `cells_csv` wrote; a cell of the layout that the file lacks is missing.
 
     Raises ValueError if the file holds other cells or columns.
     """
     known = {(cell.row, cell.column): cell for cell in layout.cells}
-    cells = {place: with_published(FilledCell(cell, "missing", {}, ()), layout) for place, cell in known.items()}
+    cells = {place: with_paper(FilledCell(cell, "missing", {}, ()), layout) for place, cell in known.items()}
     frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     if missing := set(CSV_FIELDS) - set(frame):
         raise ValueError(f"no columns {', '.join(sorted(missing))}")
@@ -52,23 +48,15 @@ def from_csv(
         values = {one: float(text) for one, text in zip(ids, texts, strict=False) if text}
         expected = tuple(ids)[: int(line["expected"])]
         state: Any = line["state"]
-        cells[cell.row, cell.column] = with_published(FilledCell(cell, state, values, expected, line["note"]), layout)
-    return FilledTable(layout, cells, data_seeds, machine, notices or {})
+        cells[cell.row, cell.column] = with_paper(FilledCell(cell, state, values, expected, line["note"]), layout)
+    return FilledTable(layout, cells, machine, notices or {})
 
 
 def _row(table: str, cell: FilledCell) -> dict[str, object]:
-    paper, reference = (number or PaperNumber(None, None) for number in (cell.paper, cell.reference))
+    paper, kind = cell.paper or PaperNumber(None, None), "reference" if cell.reference else "paper"
     ids = sorted({*cell.expected, *cell.values})
-    numbers = {
-        "paper_mean": paper.mean,
-        "paper_sd": paper.sd,
-        "mean": cell.mean,
-        "sd": cell.sd,
-        "difference": cell.difference,
-        "distance": cell.distance,
-        "reference_mean": reference.mean,
-        "reference_sd": reference.sd,
-    }
+    numbers = {"mean": cell.mean, "sd": cell.sd, "difference": cell.difference, "distance": cell.distance}
+    numbers |= {f"{kind}_mean": paper.mean, f"{kind}_sd": paper.sd}
     return {
         "table": table,
         "row": cell.cell.row,

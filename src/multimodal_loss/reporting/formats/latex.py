@@ -31,7 +31,7 @@ def latex(table: FilledTable) -> str:
     """A `table` environment; its document needs \\usepackage{booktabs}."""
     layout, footnotes = table.layout, Footnotes()
     rows = [
-        (escape(table.row_title(row)), label, *map(escape, texts))
+        (escape(row.heading), label, *map(escape, texts))
         for row in layout.rows
         for label, texts in lines(table, row, layout.columns, footnotes)
     ]

@@ -21,7 +21,7 @@ def markdown(table: FilledTable, short: bool = False, title: bool = True) -> str
         said = [line for line in said if not (short and says_nothing(table, row, columns, *line))]
         for i, (label, texts) in enumerate(said):
             emphasised = [f"**{text}**" if label == "ours" and text else text for text in map(escape, texts)]
-            rows.append([f"**{escape(table.row_title(row))}**" if i == 0 else "", label, *emphasised])
+            rows.append([f"**{escape(row.heading)}**" if i == 0 else "", label, *emphasised])
     body = plain_table([escape(layout.corner), "", *(escape(column.full_title) for column in columns)], rows)
     notes = "".join(f"\n[{i}] {escape(note)}\n" for i, note in footnotes)
     heading = f"**{escape(layout.title)}**\n\n" if title else ""

@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from multimodal_loss.reporting.analysis import significance
-from multimodal_loss.reporting.analysis.fill import DISTANCE_CLASSES, FilledCell, FilledTable
+from multimodal_loss.reporting.analysis.fill import DISTANCE_CLASSES, FilledTable
 from multimodal_loss.reporting.analysis.findings import Detail, Findings
 from multimodal_loss.reporting.analysis.significance import Comparison
 from multimodal_loss.reporting.figures.base import Picture
@@ -69,7 +69,7 @@ def _section(section: Section) -> dict[str, Any]:
     layout = table.layout
     return {
         "layout": layout,
-        "has_paper": table.has_paper,
+        "is_compared": table.paper_label == "paper",
         "conventions": f"{text.conventions(table)} n of n counts replicates.",
         "text": f"{table.description} {text.summary(table)}",
         "groups": _column_groups(layout.columns),
@@ -84,21 +84,21 @@ def _section(section: Section) -> dict[str, Any]:
 
 
 def _row(table: FilledTable, row: Row, footnotes: Footnotes) -> dict[str, Any]:
-    cells = [_cell(table[row, column], column, footnotes) for column in table.layout.columns]
-    return {"group": row.group, "title": row.title, "note": table.row_note(row), "cells": cells}
+    cells = [_cell(table, row, column, footnotes) for column in table.layout.columns]
+    return {"group": row.group, "title": row.title, "note": row.note, "cells": cells}
 
 
-def _cell(cell: FilledCell | None, column: Column, footnotes: Footnotes) -> dict[str, Any]:
+def _cell(table: FilledTable, row: Row, column: Column, footnotes: Footnotes) -> dict[str, Any]:
+    cell = table[row, column]
     if cell is None:
         return {"state": "empty"}
     values = ", ".join(text.number(value, column.decimals, column.signed) for value in cell.values.values())
-    paper_note = footnotes.mark(cell.published.note) if cell.published else ""
-    label = "paper" if cell.paper else "reference"
+    paper = f"{table.paper_label} {text.paper_text(cell, column, footnotes)}" if cell.paper else ""
     return {
         "state": cell.state,
         "distance_class": cell.distance_class,
         "ours": text.ours_text(cell, column),
-        "paper": f"{label} {text.paper_text(cell, column)} {paper_note}".strip() if cell.published else "",
+        "paper": paper,
         "difference": text.difference_text(cell, column) if cell.difference is not None else "",
         "replicates": text.replicates_text(cell),
         "note": footnotes.mark(cell.note),

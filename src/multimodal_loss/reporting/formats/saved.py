@@ -37,7 +37,6 @@ def files(
     environment = {
         "table": table.layout.name,
         "note": f"{incomplete} of {len(table.cells)} cells are not complete" if incomplete else "complete",
-        "data_seeds": table.data_seeds,
         **({"notices": table.notices} if table.notices else {}),
         **provenance(table.runs),
     }
@@ -133,8 +132,7 @@ def _stored(
             with _named(folder):
                 environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
                 cells = (folder / "cells.csv").read_text(encoding="utf-8")
-                notices = environment.get("notices")
-                table = from_csv(layout, cells, environment["data_seeds"], machine([environment]), notices)
+                table = from_csv(layout, cells, machine([environment]), environment.get("notices"))
             yield layout, (table, environment)
         elif layout.profile == "full":
             yield layout, None

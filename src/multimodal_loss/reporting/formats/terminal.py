@@ -22,7 +22,7 @@ def print_table(console: Console, table: FilledTable, verdict: str) -> None:
     sideways = len(columns) > len(layout.rows)
     screen = RichTable(title=Text(layout.title), caption=Text(summary(table)), show_lines=True, title_justify="left")
     screen.add_column(Text("" if sideways else layout.corner))
-    for heading in [table.row_title(row) for row in layout.rows] if sideways else [c.full_title for c in columns]:
+    for heading in [row.heading for row in layout.rows] if sideways else [c.full_title for c in columns]:
         screen.add_column(Text(heading), justify="right")
     grid = [_cells(lines(table, row, columns, footnotes)) for row in layout.rows]
     if sideways:
@@ -30,7 +30,7 @@ def print_table(console: Console, table: FilledTable, verdict: str) -> None:
             screen.add_row(Text(column.full_title), *line)
     else:
         for row, cells in zip(layout.rows, grid, strict=True):
-            screen.add_row(Text(table.row_title(row)), *cells)
+            screen.add_row(Text(row.heading), *cells)
     console.print(screen)
     notes = [*(f"[{number}] {note}" for number, note in footnotes), conventions(table), table.notice, verdict]
     if table.complete < len(table.cells):

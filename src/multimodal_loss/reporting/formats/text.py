@@ -14,13 +14,12 @@ DASH = "\N{EN DASH}"
 LONGEST_NOTE_IN_CELL = 28  # longer notes stand below the table
 
 CONVENTION = f"{PLUS_MINUS} is the sample standard deviation (ddof = 1) over replicates."
-PAPER_CONVENTION = (
-    "Difference is ours minus the paper's; in brackets |difference| / sqrt(sd_ours\N{SUPERSCRIPT TWO} + "
-    "sd_paper\N{SUPERSCRIPT TWO}), in combined standard deviations (sd)."
-)
-REFERENCE_CONVENTION = (
-    "Reference is the paper's number on its own, other data: no target, and no difference from it is formed."
-)
+PAPER_CONVENTIONS = {
+    "paper": "Difference is ours minus the paper's; in brackets |difference| / sqrt(sd_ours\N{SUPERSCRIPT TWO} + "
+    "sd_paper\N{SUPERSCRIPT TWO}), in combined standard deviations (sd).",
+    "reference": "Reference is the paper's number on its own, other data: no target, and no difference from it is "
+    "formed.",
+}
 
 
 def number(value: float | None, decimals: int, signed: bool = False) -> str:
@@ -39,9 +38,11 @@ def mean_and_sd(mean: float | None, sd: float | None, decimals: int, signed: boo
     return number(mean, decimals, signed) + spread
 
 
-def paper_text(cell: FilledCell, column: Column) -> str:
-    published = cell.published
-    return mean_and_sd(published.mean, published.sd, column.decimals, column.signed) if published else DASH
+def paper_text(cell: FilledCell, column: Column, footnotes: "Footnotes") -> str:
+    if cell.paper is None:
+        return DASH
+    number = mean_and_sd(cell.paper.mean, cell.paper.sd, column.decimals, column.signed)
+    return joined(number, footnotes.mark(cell.paper.note))
 
 
 def ours_text(cell: FilledCell, column: Column) -> str:
@@ -87,19 +88,15 @@ def lines(table: FilledTable, row: Row, columns: Sequence[Column], footnotes: Fo
     def line(text: Callable[[FilledCell, Column], str]) -> list[str]:
         return [text(cell, column) if cell else "" for cell, column in places]
 
-    def paper(cell: FilledCell, column: Column) -> str:
-        return joined(paper_text(cell, column), footnotes.mark(cell.published.note if cell.published else ""))
-
-    def replicates(cell: FilledCell, _: Column) -> str:
-        return joined(replicates_text(cell), footnotes.mark(cell.note))
-
-    ours = [("ours", line(ours_text))]
-    last = [("replicates", line(replicates))]
-    if table.has_reference:
-        return [("reference", line(paper)), *ours, *last]
-    if not table.has_paper:
-        return ours + last
-    return [("paper", line(paper)), *ours, ("difference", line(difference_text)), *last]
+    label = table.paper_label
+    texts: dict[str, Callable[[FilledCell, Column], str]] = {
+        label: lambda cell, column: paper_text(cell, column, footnotes),
+        "ours": ours_text,
+        "difference": difference_text,
+        "replicates": lambda cell, _: joined(replicates_text(cell), footnotes.mark(cell.note)),
+    }
+    left_out = {"paper": [], "reference": ["difference"], "": ["", "difference"]}[label]
+    return [(label, line(text)) for label, text in texts.items() if label not in left_out]
 
 
 def says_nothing(table: FilledTable, row: Row, columns: Sequence[Column], label: str, texts: Sequence[str]) -> bool:
@@ -111,8 +108,7 @@ def says_nothing(table: FilledTable, row: Row, columns: Sequence[Column], label:
 
 
 def conventions(table: FilledTable) -> str:
-    further = PAPER_CONVENTION if table.has_paper else REFERENCE_CONVENTION if table.has_reference else ""
-    return joined(CONVENTION, further)
+    return joined(CONVENTION, PAPER_CONVENTIONS.get(table.paper_label, ""))
 
 
 def summary(table: FilledTable) -> str:

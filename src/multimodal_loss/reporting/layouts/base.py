@@ -16,10 +16,15 @@ class Row:
     key: str
     title: str
     group: str = ""  # neighbouring rows of the same group stand under one heading
+    note: str = ""  # behind the title in tables, not in pictures
 
     @property
     def full_title(self) -> str:
         return f"{self.group}, {self.title}" if self.group else self.title
+
+    @property
+    def heading(self) -> str:
+        return f"{self.full_title} ({self.note})" if self.note else self.full_title
 
 
 @dataclass(frozen=True)

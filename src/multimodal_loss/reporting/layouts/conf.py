@@ -23,11 +23,10 @@ def method_title(name: str, dataset: str = "", backbone: str = "") -> str:
 
     from multimodal_loss.configuration import method_facts
 
-    parts = {group: one for group, one in (("dataset", dataset), ("backbone", backbone)) if one}
-    facts = {group: OmegaConf.select(_config(group, one), f"facts.{group}") for group, one in parts.items()}
-    return str(
-        OmegaConf.select(OmegaConf.create({"facts": {**facts, "method": method_facts(name)}}), "facts.method.title")
-    )
+    groups = {"dataset": dataset, "backbone": backbone}
+    facts = {group: _config(group, one).facts[group] for group, one in groups.items() if one}
+    whole = OmegaConf.create({"facts": {**facts, "method": method_facts(name)}})
+    return str(whole.facts.method.title)
 
 
 def in_group(title: str) -> tuple[str, str]:
@@ -37,9 +36,12 @@ def in_group(title: str) -> tuple[str, str]:
 
 
 def dataset_title(name: str) -> str:
-    from omegaconf import OmegaConf
+    return str(dataset_facts(name).get("title", name))
 
-    return str(OmegaConf.select(_config("dataset", name), "facts.dataset.title") or name)
+
+def dataset_facts(name: str) -> Any:
+    """What conf/dataset/<name>.yaml says about it."""
+    return _config("dataset", name).facts.dataset
 
 
 @cache

@@ -6,7 +6,7 @@ from dataclasses import replace
 from multimodal_loss.reporting.figures.runs import RUN_PICTURES
 from multimodal_loss.reporting.figures.tables import overview
 from multimodal_loss.reporting.layouts.base import Cell, Column, Condition, Layout, Row, Shown
-from multimodal_loss.reporting.layouts.conf import experiment, in_group, method_title, swept
+from multimodal_loss.reporting.layouts.conf import dataset_facts, experiment, in_group, method_title, swept
 
 DATASET = "synthetic"
 NOISE_TITLES = {"0": "No noisy modality", "1": "One noisy modality", "2": "Two noisy modalities"}
@@ -88,7 +88,8 @@ def appendix_b() -> Layout:
         title="Appendix B: learning rates on the synthetic data",
         description=(
             f"Validation accuracy in percent with one noisy modality, for {len(rates)} learning rates. Training stops "
-            f"at {cap:,} epochs at the latest; a cell says how many replicates that cut short."
+            f"at {cap:,} epochs at the latest; a cell says how many replicates that cut short. "
+            f"{_data_seed('appendix_b', '1').capitalize()}."
         ),
         command="make reproduce-appendix-b",
         rows=tuple(rows.values()),
@@ -138,7 +139,7 @@ def _by_noise(name: str, title: str, description: str, command: str, noise: Sequ
         title,
         description,
         command,
-        rows=tuple(Row(f"noisy_modalities={n}", NOISE_TITLES[n]) for n in noise),
+        rows=tuple(Row(f"noisy_modalities={n}", NOISE_TITLES[n], note=_data_seed(name, n)) for n in noise),
         columns=tuple(methods.values()),
         cells=tuple(
             Cell(f"noisy_modalities={n}", column.key, runs[n, method], paper=("1", f"noise_modalities={n}", paper))
@@ -159,6 +160,12 @@ def _by_noise(name: str, title: str, description: str, command: str, noise: Sequ
         dataset=DATASET,
         pictures=(overview,),
     )
+
+
+def _data_seed(name: str, noise: str) -> str:
+    """Which draw of the data an experiment uses; the paper does not state its own."""
+    seeds = dataset_facts(DATASET).default_data_seeds
+    return f"data seed {experiment(name).get('dataset', {}).get('data_seed', seeds[noise])}"
 
 
 def _methods(name: str) -> dict[str, Column]:
