@@ -7,13 +7,14 @@ stand beside theirs as a reference only.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any, NamedTuple
 
 from multimodal_loss.reporting.analysis.paper import paper_numbers
 from multimodal_loss.reporting.figures import proxies
 from multimodal_loss.reporting.figures.base import Picture
 from multimodal_loss.reporting.figures.runs import RUN_PICTURES
 from multimodal_loss.reporting.figures.tables import against_rows, overview
-from multimodal_loss.reporting.layouts.base import Cell, Column, Condition, Layout, Overrides, PaperKey, Row, Shown
+from multimodal_loss.reporting.layouts.base import Cell, Column, Condition, Layout, Overrides, Row, Shown
 from multimodal_loss.reporting.layouts.conf import dataset_title, in_group, method_title, swept
 
 PAPER_DATASET = "tcga"
@@ -35,14 +36,18 @@ PROXY_COLUMNS = tuple(
     Column(kind, f"{kind} proxies", scale=1.0, unit="proxies per class") for kind in ("used", "distinct")
 )
 
-# The rows of one network with two heads: where in its run the prediction is, and the paper's row.
-HEADS = {
-    "multitask": (
-        (Row("multitask/GE", "Multitask GE"), "modalities/GE", "multitask/GE"),
-        (Row("multitask/DM", "Multitask DM"), "modalities/DM", "multitask/DM"),
-        (Row("ensemble", "Ensemble"), "fused", "ensemble/GE_DM"),
-    )
-}
+PROXY_COUNTS = ("alive", "used", "distinct")
+
+
+class Line(NamedTuple):
+    """A row, its run, the paper's row, and where in the run the prediction is."""
+
+    row: Row
+    run: Overrides
+    paper: str = ""
+    source: str = "fused"
+
+
 # Keys of rows that the paper does not have.
 EXTRA = {
     "unimodal_1": "alone/GE",
@@ -77,19 +82,21 @@ def layouts() -> list[Layout]:
 
 
 def table_5(dataset: str) -> Layout:
-    rows, cells, shown = [], [], []
+    lines, shown = [], []
     for method in sorted(swept("table_5", "method"), key=lambda method: [method.startswith(one) for one in LAST]):
         run = ("experiment=table_5", f"dataset={dataset}", f"method={method}")
-        row = Row(EXTRA.get(method, method), method_title(method, dataset, "moma"))
-        parts = HEADS.get(method, ((row, "fused", row.key),))
-        for part, source, paper in parts:
-            rows.append(part)
-            cells += [
-                Cell(part.key, c.key, run, _metric(c, source), _paper("5", paper, c.key)) for c in TABLE_5_COLUMNS
-            ]
-        label = f"{row.title} and ensemble" if len(parts) > 1 else row.title
-        panel = next((panel for one, panel in LAST.items() if method.startswith(one)), row.title)
-        shown.append(Shown(method, label, run, panel))
+        title = method_title(method, dataset, "moma")
+        panel = next((panel for one, panel in LAST.items() if method.startswith(one)), title)
+        if method == "multitask":  # one network with two heads
+            for modality in ("GE", "DM"):
+                key = f"multitask/{modality}"
+                lines.append(Line(Row(key, f"Multitask {modality}"), run, key, f"modalities/{modality}"))
+            lines.append(Line(Row("ensemble", "Ensemble"), run, "ensemble/GE_DM"))
+            shown.append(Shown(method, f"{title} and ensemble", run, panel))
+        else:
+            key = EXTRA.get(method, method)
+            lines.append(Line(Row(key, title), run, key))
+            shown.append(Shown(method, title, run, panel))
     return _layout(
         "table_5",
         dataset,
@@ -97,9 +104,8 @@ def table_5(dataset: str) -> Layout:
         "Test metrics in percent over five folds; gene expression (GE) and DNA methylation (DM) through MOMA. AUC and "
         "AP: one class against the rest, plain mean over classes. The multitask rows and the ensemble are one run. "
         "Networks of one modality alone, and logistic regression, are not in the paper.",
-        rows,
+        lines,
         TABLE_5_COLUMNS,
-        cells,
         Condition("", "", tuple(shown), RUN_PICTURES),
         compared="ACC",
         picture=overview,
@@ -107,7 +113,6 @@ def table_5(dataset: str) -> Layout:
 
 
 def table_6(dataset: str) -> Layout:
-    columns = (ACC, TIME, *PROXY_COLUMNS)
     return _layout(
         "table_6",
         dataset,
@@ -116,49 +121,40 @@ def table_6(dataset: str) -> Layout:
         "both stand here, beside the same number of the paper. Times K undoes the smaller class scores that come with "
         "normalising over the proxies. Proxies: how many of a class's 20 are the closest of their class to one of its "
         "training samples (used), and point elsewhere than the others (distinct); mean over classes.",
-        [row for _, row, _, _ in _variants(dataset)],
-        columns,
-        [
-            Cell(row.key, column.key, run, _metric(column), _paper("6", paper, column.key))
-            for _, row, run, paper in _variants(dataset)
-            for column in columns
-        ],
+        list(_variants(dataset).values()),
+        (ACC, TIME, *PROXY_COLUMNS),
         compared="ACC",
         picture=overview,
     )
 
 
 def figure_5(dataset: str) -> Layout:
-    columns = (ACC, TIME, *PROXY_COLUMNS)
     numbers = swept("figure_5", "fusion.proxies_per_class")
-    cells = [
-        Cell(
-            f"proxies_per_class={k}",
-            column.key,
-            ("experiment=figure_5", f"dataset={dataset}", f"fusion.proxies_per_class={k}"),
-            _metric(column),
-            _paper("6", "multimodal" if k == "20" else "", column.key),
-        )
-        for k in numbers
-        for column in columns
-    ]
+    common = ("experiment=figure_5", f"dataset={dataset}")
     return _layout(
         "figure_5",
         dataset,
         "accuracy and time against proxies per class",
         f"MultiModal with {numbers[0]} to {numbers[-1]} proxies per class: test accuracy in percent and minutes to "
         "early stopping over five folds. The paper gives numbers for 20 alone.",
-        [Row(f"proxies_per_class={k}", k) for k in numbers],
-        columns,
-        cells,
+        [
+            Line(
+                Row(f"proxies_per_class={k}", k),
+                (*common, f"fusion.proxies_per_class={k}"),
+                "multimodal" if k == "20" else "",
+            )
+            for k in numbers
+        ],
+        (ACC, TIME, *PROXY_COLUMNS),
         corner="Proxies per class",
         picture=partial(against_rows, title="Figure 5", caption=FIGURE_5_CAPTION, png="figure_5"),
     )
 
 
 def appendix_c(dataset: str) -> Layout:
-    columns = tuple(Column(kind, kind, scale=1.0, unit="per class") for kind in ("alive", "used", "distinct"))
-    variants = list(_variants(dataset))
+    variants = _variants(dataset)
+    shown = tuple(Shown(method, line.row.full_title, line.run) for method, line in variants.items())
+    pictures = (partial(proxies.pictures, png="appendix_c"),)
     return _layout(
         "appendix_c",
         dataset,
@@ -167,17 +163,9 @@ def appendix_c(dataset: str) -> Layout:
         "training samples (used), and point elsewhere than the others (distinct); mean over classes, five folds. The "
         "paper judges by eye, on its own data: about 10 in full, 1 to 3 with the other axis, 1 without attention too. "
         "Its pictures are drawn below, for the first fold.",
-        [row for _, row, _, _ in variants],
-        columns,
-        [Cell(row.key, c.key, run, metric=f"proxies/{c.key}") for _, row, run, _ in variants for c in columns],
-        Condition(
-            "",
-            "",
-            tuple(Shown(method, row.full_title, run) for method, row, run, _ in variants),
-            (partial(proxies.pictures, png="appendix_c"),),
-            judged=False,
-            without_pictures=NOTHING_STORED,
-        ),
+        list(variants.values()),
+        tuple(Column(kind, kind, scale=1.0, unit="per class") for kind in PROXY_COUNTS),
+        Condition("", "", shown, pictures, judged=False, without_pictures=NOTHING_STORED),
     )
 
 
@@ -186,17 +174,15 @@ def _layout(
     dataset: str,
     subject: str,
     description: str,
-    rows: Sequence[Row],
+    lines: Sequence[Line],
     columns: tuple[Column, ...],
-    cells: Sequence[Cell],
     condition: Condition | None = None,
-    corner: str = "Method",
-    compared: str = "",
     picture: Callable[..., Iterator[Picture]] | None = None,
+    **more: Any,
 ) -> Layout:
-    """The layout under the name and title that its dataset gives it."""
-    item, command = name.replace("_", " ").capitalize(), f"make reproduce-{name.replace('_', '-')}"
-    item = item.replace(" c", " C")
+    """The layout under the name and title that its dataset gives it, with a cell for each line and column."""
+    item = {"appendix_c": "Appendix C"}.get(name, name.replace("_", " ").capitalize())
+    command = f"make reproduce-{name.replace('_', '-')}"
     data, is_papers = dataset_title(dataset), dataset == PAPER_DATASET
     if is_papers:
         key, title = name, f"{item}: {subject}, {data}"
@@ -209,38 +195,31 @@ def _layout(
         title,
         description,
         command,
-        tuple(rows),
+        tuple(line.row for line in lines),
         columns,
-        tuple(cells),
+        tuple(_cell(name, line, column) for line in lines for column in columns),
         (replace(condition, key=key, title=data),) if condition else (),
-        corner=corner,
+        **{"corner": "Method", **more},
         dataset=dataset,
         reference=not is_papers,
-        compared=compared,
         focus=method_title("multimodal"),
         pictures=(picture,) if picture else (),
     )
 
 
-def _variants(dataset: str) -> Iterator[tuple[str, Row, Overrides, str]]:
-    """Method, row, run and the paper's row of each variant of the loss."""
+def _cell(name: str, line: Line, column: Column) -> Cell:
+    """With the paper's number where its table has such a place: variants and Figure 5 repeat those of Table 6."""
+    paper = ("5" if name == "table_5" else "6", line.paper, column.key)
+    metric = f"proxies/{column.key}" if column.key in PROXY_COUNTS else f"test/{line.source}/{column.key}"
+    metric = "seconds" if column is TIME else metric
+    return Cell(line.row.key, column.key, line.run, metric, paper if paper in paper_numbers() else None)
+
+
+def _variants(dataset: str) -> dict[str, Line]:
+    """Each variant of the loss by its method."""
+    variants = {}
     for method in swept("table_6", "method"):
         key, paper = VARIANTS.get(method, (method, ""))
-        yield (
-            method,
-            Row(key, *in_group(method_title(method))),
-            ("experiment=table_6", f"dataset={dataset}", f"method={method}"),
-            paper,
-        )
-
-
-def _metric(column: Column, source: str = "fused") -> str:
-    if column is TIME:
-        return "seconds"
-    return f"proxies/{column.key}" if column in PROXY_COLUMNS else f"test/{source}/{column.key}"
-
-
-def _paper(table: str, row: str, column: str) -> PaperKey | None:
-    """The key of the paper's number; None where its table has no such place."""
-    key = (table, row, column)
-    return key if key in paper_numbers() else None
+        run = ("experiment=table_6", f"dataset={dataset}", f"method={method}")
+        variants[method] = Line(Row(key, *in_group(method_title(method))), run, paper)
+    return variants
