@@ -3,8 +3,11 @@
 The quick profile runs one task on a little generated data, which is not OPPORTUNITY: its dataset has another name.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import product
+from typing import Any
 
 from multimodal_loss.reporting.figures.activities import pictures
 from multimodal_loss.reporting.figures.runs import training_curves
@@ -39,93 +42,70 @@ def layouts() -> list[Layout]:
 
 def table_3() -> Layout:
     tasks = swept("table_3", "dataset.task")
-    return Layout(
-        name="table_3",
+    return _layout(
+        "table_3",
+        tasks,
+        {"test": ""},
         title="Table 3: activities from 19 wearable devices, OPPORTUNITY",
         description=METRICS_TEXT
         + "One prediction for each window of 0.8 s, a window every 0.4 s. Mulmix, over all 524,287 subsets of the "
         "devices, is an extension: the paper left it out.",
         command="make reproduce-table-3",
-        rows=_rows("table_3"),
-        columns=_columns(tasks),
-        cells=tuple(_cells("table_3", tasks)),
         conditions=tuple(_condition("table_3", task, f"table_3_{task}", TASK_TITLES[task]) for task in tasks),
-        corner="Method",
-        dataset=DATASET,
         pictures=(overview,),
     )
 
 
 def table_3_samples() -> Layout:
-    tasks = swept("table_3", "dataset.task")
-    return Layout(
-        name="table_3_samples",
+    layout = _layout(
+        "table_3",
+        swept("table_3", "dataset.task"),
+        {"test_samples": ""},
         title="Beyond the paper: Table 3 scored sample by sample, OPPORTUNITY",
         description=METRICS_TEXT
         + "The runs of Table 3, scored at each of the 30 samples a second: a sample takes the prediction of the first "
         "window that ends with it or after it. Part of the literature scores so; the paper's numbers are of windows.",
         command="make reproduce-table-3",
-        rows=_rows("table_3"),
-        columns=_columns(tasks, split="test_samples"),
-        cells=tuple(_cells("table_3", tasks, "test_samples")),
-        corner="Method",
-        dataset=DATASET,
     )
+    return replace(layout, name="table_3_samples")
 
 
 def quick_table_3() -> Layout:
-    name, tasks = "quick_table_3", (QUICK_TASK,)
-    return Layout(
-        name=name,
+    return _layout(
+        "quick_table_3",
+        [QUICK_TASK],
+        {"test": "", "test_samples": ", by sample"},
         title="QUICK PROFILE, GENERATED DATA, NOT OPPORTUNITY: the chain of Table 3",
         description="A short run of the whole chain on a little data that a script makes up in OPPORTUNITY's format: a "
         "smaller network, three epochs, one seed. Its numbers show that the installation works and say nothing about "
         "OPPORTUNITY, the paper or the methods. Percent, window by window and sample by sample.",
         command="make quick-table-3",
-        rows=_rows(name),
-        columns=(*_columns(tasks), *_columns(tasks, split="test_samples", suffix=", by sample")),
-        cells=(*_cells(name, tasks), *_cells(name, tasks, "test_samples")),
-        conditions=(_condition(name, QUICK_TASK, name, "Generated data, not OPPORTUNITY"),),
+        conditions=(_condition("quick_table_3", QUICK_TASK, "quick_table_3", "Generated data, not OPPORTUNITY"),),
         profile="quick",
-        corner="Method",
         dataset="opportunity_like",
         notice="QUICK PROFILE, GENERATED DATA, NOT OPPORTUNITY",
     )
 
 
-def _rows(name: str) -> tuple[Row, ...]:
-    def row(method: str) -> Row:
+def _layout(name: str, tasks: Sequence[str], splits: Mapping[str, str], **more: Any) -> Layout:
+    """A row for each method of an experiment, a column for each split, task and metric. `splits`: what is scored, and
+    what the columns' headings add for it.
+    """
+    rows, columns, cells = [], [], []
+    for method in swept(name, "method"):
         title = method_title(method) + (" (extension)" if method == EXTENSION else "")
-        return Row(_key(method), title, "Late fusion" if _is_late(method) else "")
-
-    return tuple(row(method) for method in swept(name, "method"))
-
-
-def _columns(tasks: Iterable[str], split: str = "test", suffix: str = "") -> tuple[Column, ...]:
-    return tuple(
-        Column(_column(task, metric, split), metric, f"{TASK_TITLES[task]}{suffix}", decimals=2, drawn=drawn)
-        for task in tasks
-        for metric, drawn in METRICS.items()
-    )
-
-
-def _cells(name: str, tasks: Iterable[str], split: str = "test") -> Iterator[Cell]:
-    compared = name == "table_3" and split == "test"
-    for task in tasks:
-        for method in swept(name, "method"):
-            for metric in METRICS:
-                yield Cell(
-                    _key(method),
-                    _column(task, metric, split),
-                    _run(name, task, method),
-                    metric=f"{split}/fused/{metric}",
-                    paper=("3", _key(method), f"{task}/{metric}") if compared else None,
-                )
-
-
-def _column(task: str, metric: str, split: str) -> str:
-    """The paper's name of the column; sample-wise scores, which it does not have, need another."""
-    return f"{task}/{metric}" if split == "test" else f"{task}/samples/{metric}"
+        rows.append(Row(_key(method), title, "Late fusion" if method.startswith("late_") else ""))
+    for (split, suffix), task in product(splits.items(), tasks):
+        # The paper's name of the column; sample-wise scores, which it does not have, need another.
+        keys = {metric: f"{task}/{metric}" if split == "test" else f"{task}/samples/{metric}" for metric in METRICS}
+        for metric, drawn in METRICS.items():
+            columns.append(Column(keys[metric], metric, TASK_TITLES[task] + suffix, decimals=2, drawn=drawn))
+        for method, metric in product(swept(name, "method"), METRICS):
+            paper = ("3", _key(method), keys[metric]) if name == "table_3" and split == "test" else None
+            run = _run(name, task, method)
+            cells.append(Cell(_key(method), keys[metric], run, f"{split}/fused/{metric}", paper))
+    whole: dict[str, Any] = {"corner": "Method", "dataset": DATASET, **more}
+    return Layout(name, rows=tuple(rows), columns=tuple(columns), cells=tuple(cells), **whole)
 
 
 def _condition(name: str, task: str, key: str, title: str) -> Condition:
@@ -133,13 +113,9 @@ def _condition(name: str, task: str, key: str, title: str) -> Condition:
     return Condition(key, title, tuple(shown), PICTURES)
 
 
-def _is_late(method: str) -> bool:
-    return method.startswith("late_")
-
-
 def _key(method: str) -> str:
     """The paper's name of the row."""
-    return method.replace("late_", "late/", 1) if _is_late(method) else method
+    return method.replace("late_", "late/", 1)
 
 
 def _run(name: str, task: str, method: str) -> Overrides:
