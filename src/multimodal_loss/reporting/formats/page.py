@@ -17,9 +17,7 @@ from multimodal_loss.reporting.analysis.findings import Detail, Findings
 from multimodal_loss.reporting.analysis.significance import Comparison
 from multimodal_loss.reporting.figures.base import Picture
 from multimodal_loss.reporting.formats import text
-from multimodal_loss.reporting.formats.text import Footnotes
-from multimodal_loss.reporting.layouts.base import Column, Layout, Row
-from multimodal_loss.results.collect import Aggregate
+from multimodal_loss.reporting.layouts.base import Column, Layout
 
 
 @dataclass(frozen=True)
@@ -45,65 +43,28 @@ def render(
 ) -> str:
     """The page. `absent` are tables without any run, named with the command that fills them."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    template = environment.from_string(_resource("page.html.jinja"))
     every = dict.fromkeys(section.table.layout.notice for section in sections)
     notices = list(every) if all(every) else []  # a page of nothing but what is not the paper's
-    return template.render(
+    return environment.from_string(_resource("page.html.jinja")).render(
         title="Quick profile: does the chain work?" if notices else "MultiModal loss: results beside the paper's",
         notices=notices,
         style=Markup(_resource("page.css")),
-        sections=[_section(section) for section in sections],
+        sections=sections,
         absent=absent,
         provenance=_flat(provenance),
         runs_folder=runs_folder,
         distance_classes=[label for _, label in DISTANCE_CLASSES],
+        text=text,
+        data_address=lambda svg: f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}",
+        column_groups=_column_groups,
+        comparisons=lambda found: list(map(_comparison, found)),
+        lines_of=_lines_of,
+        commands_of=_commands,
     )
 
 
 def _resource(name: str) -> str:
     return resources.files("multimodal_loss.reporting.formats").joinpath(name).read_text(encoding="utf-8")
-
-
-def _section(section: Section) -> dict[str, Any]:
-    table, footnotes = section.table, Footnotes()
-    layout = table.layout
-    return {
-        "layout": layout,
-        "is_compared": table.paper_label == "paper",
-        "conventions": f"{text.conventions(table)} n of n counts replicates.",
-        "text": f"{table.description} {text.summary(table)}",
-        "groups": _column_groups(layout.columns),
-        "rows": [_row(table, row, footnotes) for row in layout.rows],
-        "footnotes": list(footnotes),
-        "pictures": _pictures(section.own, section.svgs),
-        "verdict": section.verdict,
-        "significance": [_comparison(one) for one in section.significance],
-        "conditions": [_condition(found, section.svgs) for found in section.findings],
-        "commands": _commands(table),
-    }
-
-
-def _row(table: FilledTable, row: Row, footnotes: Footnotes) -> dict[str, Any]:
-    cells = [_cell(table, row, column, footnotes) for column in table.layout.columns]
-    return {"group": row.group, "title": row.title, "note": row.note, "cells": cells}
-
-
-def _cell(table: FilledTable, row: Row, column: Column, footnotes: Footnotes) -> dict[str, Any]:
-    cell = table[row, column]
-    if cell is None:
-        return {"state": "empty"}
-    values = ", ".join(text.number(value, column.decimals, column.signed) for value in cell.values.values())
-    paper = f"{table.paper_label} {text.paper_text(cell, column, footnotes)}" if cell.paper else ""
-    return {
-        "state": cell.state,
-        "distance_class": cell.distance_class,
-        "ours": text.ours_text(cell, column),
-        "paper": paper,
-        "difference": text.difference_text(cell, column) if cell.difference is not None else "",
-        "replicates": text.replicates_text(cell),
-        "note": footnotes.mark(cell.note),
-        "values": f"replicates: {values}",
-    }
 
 
 def _column_groups(columns: Sequence[Column]) -> list[tuple[str, int]]:
@@ -114,33 +75,15 @@ def _column_groups(columns: Sequence[Column]) -> list[tuple[str, int]]:
 
 def _comparison(one: Comparison) -> tuple[str, str, list[str]]:
     p_values = [f"{p:.3f}" if p >= 0.0005 else "< 0.001" for p in (one.p, one.p_holm)]
-    real = "real" if one.real else ""
-    difference = text.number(one.difference, 2, signed=True)
-    return one.first, one.second, [difference, text.number(one.t, 2, signed=True), *p_values, real, str(one.folds)]
+    difference, t = (text.number(value, 2, signed=True) for value in (one.difference, one.t))
+    return one.first, one.second, [difference, t, *p_values, "real" if one.real else "", str(one.folds)]
 
 
-def _condition(found: Findings, svgs: Mapping[str, bytes]) -> dict[str, Any]:
-    pictures = _pictures(found.pictures, svgs)
-    details = [
-        (detail, [(a, b, _numbers(detail, values)) for a, b, values in detail.lines]) for detail in found.details
-    ]
-    return {"title": found.condition.title, "note": found.note, "pictures": pictures, "details": details}
-
-
-def _numbers(detail: Detail, values: Sequence[Aggregate]) -> list[str]:
-    signed = len(values) - 1 if detail.signed else len(values)
-    return [text.mean_and_sd(one.mean, one.sd, detail.decimals, i == signed) for i, one in enumerate(values)]
-
-
-def _pictures(pictures: Sequence[Picture], svgs: Mapping[str, bytes]) -> list[dict[str, str]]:
-    """With data addresses: as an image of its own, a picture's ids cannot clash with those of the next."""
+def _lines_of(detail: Detail) -> list[tuple[str, str, list[str]]]:
+    signed = len(detail.columns) - 3 if detail.signed else -1  # behind the two columns of text
     return [
-        {
-            "title": picture.title,
-            "caption": picture.caption,
-            "image": f"data:image/svg+xml;base64,{base64.b64encode(svgs[picture.name]).decode()}",
-        }
-        for picture in pictures
+        (a, b, [text.mean_and_sd(one.mean, one.sd, detail.decimals, i == signed) for i, one in enumerate(values)])
+        for a, b, values in detail.lines
     ]
 
 

@@ -49,6 +49,10 @@ def ours_text(cell: FilledCell, column: Column) -> str:
     return mean_and_sd(cell.mean, cell.sd, column.decimals, column.signed) if cell.n else cell.state
 
 
+def values_text(cell: FilledCell, column: Column) -> str:
+    return ", ".join(number(value, column.decimals, column.signed) for value in cell.values.values())
+
+
 def difference_text(cell: FilledCell, column: Column) -> str:
     if cell.difference is None:
         return DASH
