@@ -129,22 +129,20 @@ def _section(table: FilledTable, runs: Runs, output: Path) -> Section:
     layout = table.layout
     for ending, make in (("md", markdown), ("tex", latex), ("csv", cells_csv)):
         write(output / f"{layout.name}.{ending}", make(table).encode())
-    every = [findings(condition, layout, runs) for condition in layout.conditions]
-    found = [one for one in every if one]
+    found = [one for condition in layout.conditions if (one := findings(condition, layout, runs))]
     own = [picture for draw in layout.pictures for picture in draw(table)]
-    svgs = {}
-    for picture in [*own, *(picture for one in found for picture in one.pictures)]:
-        svgs[picture.name] = save(picture.figure, "svg")
-        write(output / "figures" / f"{picture.name}.svg", svgs[picture.name])
-    return Section(table, found, own, significance.compare(table), svgs)
+    section = Section(table, found, own, significance.compare(table), {})
+    for picture in section.pictures:
+        section.svgs[picture.name] = save(picture.figure, "svg")
+        write(output / "figures" / f"{picture.name}.svg", section.svgs[picture.name])
+    return section
 
 
 def _save_results(folder: Path, sections: Sequence[Section], layouts: dict[str, Layout]) -> None:
     """The small files that are committed: of the tables that have values here, and every README anew."""
     for section in sections:
         if section.table.has_values and section.table.layout.name in layouts:
-            pictures = [*section.own, *(picture for found in section.findings for picture in found.pictures)]
-            for name, content in saved.files(section.table, section.findings, section.significance, pictures):
+            for name, content in saved.files(section):
                 write(folder / section.table.layout.name / name, content)
     for path, text in saved.readmes(folder, layouts):
         write(path, text.encode())
@@ -160,15 +158,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m multimodal_loss.report", description=__doc__.partition("\n")[0], allow_abbrev=False
     )
     layouts = all_layouts()
-    parser.add_argument(
-        "--runs", type=_folder, default=Path("outputs/runs"), help="run directories (default: %(default)s)"
-    )
-    parser.add_argument("--output", type=_folder, help="where to write (default: outputs/report, or its quick/)")
-    parser.add_argument("--tables", nargs="+", choices=layouts, default=(), metavar="TABLE", help=", ".join(layouts))
-    parser.add_argument(
-        "--save-results", type=_folder, metavar="DIR", help="also write the small files that are committed"
-    )
-    parser.add_argument("--readme", type=Path, metavar="FILE", help="also write the list of results into this README")
+    add = parser.add_argument
+    add("--runs", type=_folder, default=Path("outputs/runs"), help="run directories (default: %(default)s)")
+    add("--output", type=_folder, help="where to write (default: outputs/report, or its quick/)")
+    add("--tables", nargs="+", choices=layouts, default=(), metavar="TABLE", help=", ".join(layouts))
+    add("--save-results", type=_folder, metavar="DIR", help="also write the small files that are committed")
+    add("--readme", type=Path, metavar="FILE", help="also write the list of results into this README")
     return parser.parse_args(arguments)
 
 

@@ -75,26 +75,21 @@ def findings(condition: Condition, layout: Layout, runs: Runs) -> Findings | Non
         for picture in pictures:
             watermark(picture.figure, layout.notice)
     pairs = [f"{metric} {where}" for metric in KEPT_METRICS for where in ("inside", "alone")]
+    alone = "Each modality's own prediction, inside a fused model and alone"
     details = (
         Detail(
-            "Calibration",
-            "Calibration",
-            CALIBRATION_NOTE,
+            *("Calibration", "Calibration", CALIBRATION_NOTE),
             ("Method", "Prediction of", *CALIBRATION_COLUMNS),
             [line for shown, run in judged for line in calibration(shown.label, run)],
         ),
         Detail(
-            "Own predictions",
-            "Each modality's own prediction, inside a fused model and alone",
-            KEPT_NOTE,
+            *("Own predictions", alone, KEPT_NOTE),
             ("Method", "Modality", *pairs, "ACC difference"),
             kept(judged),
             signed=True,
         ),
         Detail(
-            "Proxies",
-            "Proxies",
-            PROXIES_NOTE,
+            *("Proxies", "Proxies", PROXIES_NOTE),
             ("Method", "Class", *PROXY_COUNTS),
             [line for shown, run in found for line in proxies(shown.label, run)],
             decimals=1,
@@ -172,10 +167,8 @@ def sources_csv(lines: Sequence[Source]) -> str:
 
 def proxies(label: str, run: Run) -> list[Line]:
     """A line per class: how many of its proxies are alive, used and distinct, over replicates."""
-    counts = []
-    for kind in PROXY_COUNTS:
-        found = [lookup(replicate, f"proxies/{kind}") for replicate in run.replicates.values()]
-        counts.append([per_class for per_class in found if isinstance(per_class, list)])
+    stored = [[lookup(replicate, f"proxies/{kind}") for replicate in run.replicates.values()] for kind in PROXY_COUNTS]
+    counts = [[per_class for per_class in of_kind if isinstance(per_class, list)] for of_kind in stored]
     classes = max((len(per_class) for kind in counts for per_class in kind), default=0)
     return [
         (label, title, [aggregate(one[c] for one in kind if c < len(one)) for kind in counts])

@@ -30,18 +30,14 @@ def machine(results: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _processors(result: Mapping[str, Any]) -> list[str]:
-    devices, names = _listed(lookup(result, "device")), []
-    if any(device.startswith("cuda") for device in devices):
-        names += _listed(lookup(result, "hardware/gpu"))
-    if any(not device.startswith("cuda") for device in devices):
-        threads = " or ".join(_listed(lookup(result, "hardware/threads")))
-        names += [
-            f"{cpu} ({threads} thread{'s' * (threads != '1')})" for cpu in _listed(lookup(result, "hardware/cpu"))
-        ]
-    return names
+    on_gpu = {device.startswith("cuda") for device in listed(lookup(result, "device"))}
+    threads = " or ".join(listed(lookup(result, "hardware/threads")))
+    cpus = [f"{cpu} ({threads} thread{'s' * (threads != '1')})" for cpu in listed(lookup(result, "hardware/cpu"))]
+    return (listed(lookup(result, "hardware/gpu")) if True in on_gpu else []) + (cpus if False in on_gpu else [])
 
 
-def _listed(value: object) -> list[str]:
+def listed(value: object) -> list[str]:
+    """The texts of a value of which there may be several, or none."""
     values = value if isinstance(value, list) else [value]
     return [str(one) for one in values if one is not None]
 
@@ -55,10 +51,8 @@ def _seconds(run: Run) -> float:
 
 
 def _git(run: Run) -> str:
-    sha = run.get("git/sha")
-    if not sha:
-        return ""
-    return f"{sha} (with local changes)" if run.get("git/dirty") else str(sha)
+    sha = str(run.get("git/sha") or "")
+    return f"{sha} (with local changes)" if sha and run.get("git/dirty") else sha
 
 
 def _merged(tables: Sequence[object]) -> dict[str, Any]:

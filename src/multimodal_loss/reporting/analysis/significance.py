@@ -12,6 +12,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import pandas as pd
 from scipy.stats import t as student
@@ -93,24 +94,19 @@ def sentence(comparisons: Sequence[Comparison], focus: str, measure: str = "ACC"
     folds = " or ".join(map(str, sorted({comparison.folds for comparison in comparisons})))
     test = f"corrected resampled t-test over {folds} folds, Holm's correction, {LEVEL * 100:.0f} % level"
     text = f"{len(real)} of {len(comparisons)} differences in {measure} between two methods are real ({test})."
-    above: list[str] = []
-    below: list[str] = []
-    open_: list[str] = []
-    for comparison in comparisons:
-        focus_first, focus_second = (title.startswith(focus) for title in (comparison.first, comparison.second))
-        if not focus or focus_first == focus_second:
-            continue
-        other = comparison.second if focus_first else comparison.first
-        ahead = (comparison.difference > 0) == focus_first
-        (open_ if not comparison.real else above if ahead else below).append(other)
-    parts = [f"{words} {_listed(titles)}" for words, titles in (("above", above), ("below", below)) if titles]
-    if parts:
-        text += f" {focus} is {' and '.join(parts)}."
-    if len(open_) > MOST_NAMED and not parts:
-        text += f" {focus}'s difference from each of the {len(open_)} others could be chance."
-    elif open_:
-        text += f" {focus}'s difference from {_listed(open_)} could be chance."
-    return text
+    found: dict[str, list[str]] = {"above": [], "below": [], "open": []}
+    for one in comparisons:
+        first, second = (title.startswith(focus) for title in (one.first, one.second))
+        if focus and first != second:
+            ahead = (one.difference > 0) == first
+            found["open" if not one.real else "above" if ahead else "below"].append(one.second if first else one.first)
+    named = {where: "; ".join(titles) for where, titles in found.items() if titles}  # titles have commas of their own
+    still_open = named.pop("open", "")
+    if named:
+        text += f" {focus} is {' and '.join(f'{where} {titles}' for where, titles in named.items())}."
+    elif len(found["open"]) > MOST_NAMED:
+        still_open = f"each of the {len(found['open'])} others"
+    return f"{text} {focus}'s difference from {still_open} could be chance." if still_open else text
 
 
 def to_csv(comparisons: Sequence[Comparison]) -> str:
@@ -120,15 +116,9 @@ def to_csv(comparisons: Sequence[Comparison]) -> str:
 
 def from_csv(text: str) -> list[Comparison]:
     """What `to_csv` wrote, to six digits. ValueError or KeyError for another file."""
-    return [
-        Comparison(
-            line["first"],
-            line["second"],
-            int(line["folds"]),
-            *(float(line[name]) for name in ("difference", "t", "p", "p_holm")),
-        )
-        for line in pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False).to_dict("records")
-    ]
+    types: Any = {field.name: field.type for field in fields(Comparison)}
+    frame = pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False, float_precision="round_trip")
+    return [Comparison(*line) for line in frame[list(types)].itertuples(index=False)]
 
 
 def _marks(run: Run) -> dict[int, set[object]]:
@@ -137,13 +127,11 @@ def _marks(run: Run) -> dict[int, set[object]]:
     That is the fingerprint of the data, and, since it differs between runs on different modalities, the samples'
     classes in order.
     """
-    stored = read_predictions(run)
-    marks: dict[int, set[object]] = {}
-    for fold, replicate in run.replicates.items():
-        target = stored.get(f"{fold}/target")
-        found = (replicate.get("data_fingerprint"), None if target is None else target.tobytes())
-        marks[fold] = {mark for mark in found if mark is not None}
-    return marks
+    targets = {key: array.tobytes() for key, array in read_predictions(run).items() if key.endswith("/target")}
+    return {
+        fold: {replicate.get("data_fingerprint"), targets.get(f"{fold}/target")} - {None}
+        for fold, replicate in run.replicates.items()
+    }
 
 
 def _test_to_train(run: Run) -> float | None:
@@ -151,7 +139,3 @@ def _test_to_train(run: Run) -> float | None:
     if isinstance(test, int) and isinstance(train, int) and test > 0 and train > 0:
         return test / train
     return None
-
-
-def _listed(titles: Sequence[str]) -> str:
-    return "; ".join(titles)  # titles have commas of their own

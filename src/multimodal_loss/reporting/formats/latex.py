@@ -6,14 +6,8 @@ from multimodal_loss.reporting.analysis.fill import FilledTable
 from multimodal_loss.reporting.formats.text import DASH, MINUS, PLUS_MINUS, Footnotes, conventions, lines
 
 LETTERS = {
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
     "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
@@ -35,13 +29,10 @@ def latex(table: FilledTable) -> str:
         for row in layout.rows
         for label, texts in lines(table, row, layout.columns, footnotes)
     ]
-    titles = [(escape(column.group), escape(column.title)) for column in layout.columns]
-    header = titles if any(group for group, _ in titles) else [title for _, title in titles]
-    frame = pd.DataFrame(
-        [row[2:] for row in rows],
-        index=pd.MultiIndex.from_tuples([row[:2] for row in rows], names=[escape(layout.corner), ""]),
-        columns=pd.MultiIndex.from_tuples(header) if isinstance(header[0], tuple) else pd.Index(header),
-    )
+    titles = pd.MultiIndex.from_tuples([(escape(column.group), escape(column.title)) for column in layout.columns])
+    index = pd.MultiIndex.from_tuples([row[:2] for row in rows], names=[escape(layout.corner), ""])
+    grouped = any(column.group for column in layout.columns)
+    frame = pd.DataFrame([row[2:] for row in rows], index, titles if grouped else titles.droplevel(0))
     text = frame.style.to_latex(
         column_format="ll" + "r" * len(layout.columns),
         position_float="centering",

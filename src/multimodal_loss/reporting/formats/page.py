@@ -30,7 +30,11 @@ class Section:
     findings: Sequence[Findings]
     own: Sequence[Picture]
     significance: Sequence[Comparison]
-    svgs: Mapping[str, bytes]
+    svgs: dict[str, bytes]
+
+    @property
+    def pictures(self) -> list[Picture]:
+        return [*self.own, *(picture for found in self.findings for picture in found.pictures)]
 
     @property
     def verdict(self) -> str:

@@ -6,7 +6,7 @@ kept.
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ import pandas as pd
 from multimodal_loss.errors import UserError
 from multimodal_loss.reporting.analysis import significance
 from multimodal_loss.reporting.analysis.fill import FilledTable
-from multimodal_loss.reporting.analysis.findings import Findings, sources_csv, sources_of_rows
-from multimodal_loss.reporting.analysis.provenance import machine, provenance
-from multimodal_loss.reporting.analysis.significance import Comparison
-from multimodal_loss.reporting.figures.base import Picture, save
+from multimodal_loss.reporting.analysis.findings import sources_csv, sources_of_rows
+from multimodal_loss.reporting.analysis.provenance import listed, machine, provenance
+from multimodal_loss.reporting.figures.base import save
 from multimodal_loss.reporting.formats.cells_csv import cells_csv, from_csv
 from multimodal_loss.reporting.formats.markdown import escape, markdown, plain_table
+from multimodal_loss.reporting.formats.page import Section
 from multimodal_loss.reporting.formats.text import DASH
 from multimodal_loss.reporting.layouts.base import Layout
 
@@ -29,10 +29,9 @@ NOTES = ("<!-- notes:begin -->", "<!-- notes:end -->")
 LIST = ("<!-- results:begin -->", "<!-- results:end -->")
 
 
-def files(
-    table: FilledTable, found: Sequence[Findings], compared: Sequence[Comparison], pictures: Sequence[Picture]
-) -> Iterator[tuple[str, bytes]]:
+def files(section: Section) -> Iterator[tuple[str, bytes]]:
     """Names and contents of what is committed of one table, but for its README."""
+    table = section.table
     incomplete = len(table.cells) - table.complete
     environment = {
         "table": table.layout.name,
@@ -42,12 +41,12 @@ def files(
     }
     yield "cells.csv", cells_csv(table).encode()
     yield "environment.json", (json.dumps(environment, indent=2, sort_keys=True) + "\n").encode()
-    if compared:
-        yield "significance.csv", significance.to_csv(compared).encode()
-    sources = [line for one in found for line in one.sources] if table.layout.conditions else sources_of_rows(table)
-    if sources:
+    if section.significance:
+        yield "significance.csv", significance.to_csv(section.significance).encode()
+    of_conditions = [line for one in section.findings for line in one.sources]
+    if sources := of_conditions if table.layout.conditions else sources_of_rows(table):
         yield "modalities.csv", sources_csv(sources).encode()
-    for picture in pictures:
+    for picture in section.pictures:
         if picture.png:
             yield f"{picture.png}.png", save(picture.figure, "png", dpi=picture.dpi)
 
@@ -105,20 +104,14 @@ def own_predictions(modalities: str) -> str:
 
 def origin(environment: Mapping[str, Any]) -> str:
     """One line on the machine, the code and the time."""
-
-    def joined(*values: Any) -> str:
-        every = [one for value in values for one in (value if isinstance(value, list) else [value])]
-        return ", ".join(str(one) for one in every if one is not None)
-
-    hours = environment["training_seconds"] / 3600
+    hardware, versions = environment["hardware"], environment["versions"]
     days = " to ".join(dict.fromkeys(str(environment[key])[:10] for key in ("first_started", "last_ended")))
-    processors = joined(*(environment["hardware"].get(kind) for kind in ("cpu", "gpu")))
-    commits = environment["git"] if isinstance(environment["git"], list) else [environment["git"]]
-    shas = ", ".join(dict.fromkeys(str(commit)[:10] for commit in commits))
+    processors = ", ".join(listed(hardware.get("cpu")) + listed(hardware.get("gpu")))
+    commits = ", ".join(dict.fromkeys(commit[:10] for commit in listed(environment["git"])))
     return (
-        f"Computed {days} on {processors} ({joined(environment['device'])}), "
-        f"torch {joined(environment['versions'].get('torch'))}, commit {shas}; {environment['runs']} runs, "
-        f"{hours:.1f} hours of training."
+        f"Computed {days} on {processors} ({', '.join(listed(environment['device']))}), "
+        f"torch {', '.join(listed(versions.get('torch')))}, commit {commits}; {environment['runs']} runs, "
+        f"{environment['training_seconds'] / 3600:.1f} hours of training."
     )
 
 
@@ -126,16 +119,14 @@ def _stored(
     results: Path, layouts: Mapping[str, Layout]
 ) -> Iterator[tuple[Layout, tuple[FilledTable, dict[str, Any]] | None]]:
     """Each full table with its stored cells and environment, or with None."""
-    for layout in layouts.values():
-        folder = results / layout.name
-        if layout.profile == "full" and (folder / "cells.csv").exists():
+    for layout in (one for one in layouts.values() if one.profile == "full"):
+        folder, stored = results / layout.name, None
+        if (folder / "cells.csv").exists():
             with _named(folder):
                 environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
                 cells = (folder / "cells.csv").read_text(encoding="utf-8")
-                table = from_csv(layout, cells, machine([environment]), environment.get("notices"))
-            yield layout, (table, environment)
-        elif layout.profile == "full":
-            yield layout, None
+                stored = from_csv(layout, cells, machine([environment]), environment.get("notices")), environment
+        yield layout, stored
 
 
 @contextmanager
@@ -159,15 +150,12 @@ def _page(table: FilledTable, environment: Mapping[str, Any], folder: Path) -> s
         compared = significance.from_csv((folder / "significance.csv").read_text(encoding="utf-8"))
         parts.append(escape(significance.sentence(compared, layout.focus)))
     parts.append(escape(origin(environment)))
-    parts += [
-        f"![{escape(layout.title)}: {path.stem.replace('_', ' ')}]({path.name})"
-        for path in sorted(folder.glob("*.png"))
-    ]
-    if (folder / "modalities.csv").exists():
-        own = own_predictions((folder / "modalities.csv").read_text(encoding="utf-8"))
-        if own:
-            heading = "## Each modality's own prediction\n\nTest accuracy in percent inside each network, mean over "
-            parts.append(f"{heading}replicates; every one is in [modalities.csv](modalities.csv).\n\n{own}")
+    for picture in sorted(folder.glob("*.png")):
+        parts.append(f"![{escape(layout.title)}: {picture.stem.replace('_', ' ')}]({picture.name})")
+    sources = folder / "modalities.csv"
+    if sources.exists() and (own := own_predictions(sources.read_text(encoding="utf-8"))):
+        said = "Test accuracy in percent inside each network, mean over replicates; every one is in "
+        parts += ["## Each modality's own prediction", f"{said}[modalities.csv](modalities.csv).", own]
     parts.append("Generated by `make save-results` from the files beside it, but for what follows.")
     return "\n\n".join(parts) + "\n"
 

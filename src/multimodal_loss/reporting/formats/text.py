@@ -119,20 +119,15 @@ def summary(table: FilledTable) -> str:
     """One or two sentences on how much is there and how near it comes to the paper."""
     cells = list(table.cells.values())
     sentences = [f"{table.complete} of {len(cells)} cells are complete."]
-    interrupted = sum(cell.state == "interrupted" for cell in cells)
-    if interrupted:
+    if interrupted := sum(cell.state == "interrupted" for cell in cells):
         sentences.append(f"{interrupted} wait for a run that was interrupted or still runs.")
-    compared = [cell.distance_class for cell in cells if cell.distance_class is not None]
-    if compared:
+    if compared := [cell.distance_class for cell in cells if cell.distance_class is not None]:
         counts = [f"{compared.count(i)} {label}" for i, (_, label) in enumerate(DISTANCE_CLASSES)]
         sentences.append(f"Distance from the paper in combined standard deviations: {', '.join(counts)}.")
-    leads = [cell.mean for cell in cells if cell.cell.minus and cell.mean is not None]
-    if leads:
+    if leads := [cell.mean for cell in cells if cell.cell.minus and cell.mean is not None]:
         low, high = (number(value, 1, signed=True) for value in (min(leads), max(leads)))
-        ahead = sum(lead > 0 for lead in leads)
-        sentences.append(
-            f"The mean difference is positive in {ahead} of {len(leads)} rows, from {low} to {high} points."
-        )
+        ahead = f"{sum(lead > 0 for lead in leads)} of {len(leads)} rows"
+        sentences.append(f"The mean difference is positive in {ahead}, from {low} to {high} points.")
     return " ".join(sentences)
 
 

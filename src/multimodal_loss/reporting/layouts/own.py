@@ -21,6 +21,11 @@ SPLIT_SETTINGS = ("path", "folds", "groups", "split_seed")
 SETTINGS = ["dataset", "backbone", "fusion", "fusion_input", "optimizer", "scheduler", "trainer", "seeds", "folds"]
 NOT_SETTINGS = re.compile(r"_dir$|\._partial_$|\.generated$")
 MOST_DRAWN = 12  # runs in one picture
+TEST_DESCRIPTION = "Test scores in percent, a row for every run with the same split of these data."
+INNER_DESCRIPTION = (
+    "Scores in percent on held-out inner folds of the training part, a row for every run: for choosing settings, no "
+    "test scores."
+)
 
 
 class Group(NamedTuple):
@@ -37,8 +42,7 @@ def own_layouts(runs: Iterable[Run]) -> list[Layout]:
     """For each dataset title among the runs, a table per split and one of runs on inner folds."""
     groups: dict[Group, list[Run]] = {}
     for run in runs:
-        options = run.get("config/dataset")
-        options = options if isinstance(options, Mapping) else {}
+        options = run.get("config/dataset") if isinstance(run.get("config/dataset"), Mapping) else {}
         inner = options.get("inner_folds") is not None
         split = () if inner else tuple(f"dataset.{key}={options[key]}" for key in SPLIT_SETTINGS if key in options)
         data = str(run.get("config/facts/dataset/title") or run.get("config/facts/dataset/name") or "unknown data")
@@ -64,19 +68,15 @@ def _layout(group: Group, differing: Sequence[str], runs: Sequence[Run]) -> Layo
     replicates = [replicate for run in runs for replicate in run.replicates.values()]
     by_fold = bool(replicates) and all(replicate.get("fold") is not None for replicate in replicates)
     compared = by_fold and not group.inner
-    if group.inner:
-        description = "Scores in percent on held-out inner folds of the training part, a row for every run: for "
-        description += "choosing settings, no test scores."
-    else:
-        description = "Test scores in percent, a row for every run with the same split of these data."
-        if compared:
-            description += " Two runs are compared over the folds in which both have the same test samples."
-        if len(runs) > MOST_DRAWN:
-            description += f" Pictures show the first {MOST_DRAWN} runs."
+    description = TEST_DESCRIPTION
+    if compared:
+        description += " Two runs are compared over the folds in which both have the same test samples."
+    if len(runs) > MOST_DRAWN:
+        description += f" Pictures show the first {MOST_DRAWN} runs."
     return Layout(
         name=name,
         title=f"Your runs: {title}",
-        description=description,
+        description=INNER_DESCRIPTION if group.inner else description,
         command=f"python -m multimodal_loss.train dataset={runs[0].get('config/facts/dataset/name')} ..."
         "    # the command that started a run also continues it",
         rows=tuple(rows),
