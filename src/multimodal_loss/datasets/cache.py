@@ -3,9 +3,11 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
+
+from numpy.typing import NDArray
 
 from multimodal_loss.errors import UserError
 
@@ -49,6 +51,14 @@ def _make(folder: Path, mark: str, write: Callable[[Path], None]) -> None:
 def sha256(path: str | Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(arrays: Iterable[NDArray[Any]]) -> str:
+    """Hexadecimal sha256 of the bytes of contiguous arrays, in order."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(array.data)
+    return digest.hexdigest()
 
 
 def key_of(content: Any) -> str:

@@ -12,14 +12,13 @@ label is that of its last sample.
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ from torch import Tensor
 from multimodal_loss.datasets import opportunity_channels as uci
 from multimodal_loss.datasets import opportunity_files as files
 from multimodal_loss.datasets.base import Dataset, MultimodalData, Split, require_names
-from multimodal_loss.datasets.cache import cached, key_of
+from multimodal_loss.datasets.cache import cached, digest_of, key_of
 from multimodal_loss.errors import MissingData, UserError, require_choice, require_number
 
 # A folder with a file of this name holds data of scripts/make_opportunity_like.py.
@@ -38,15 +37,18 @@ SCALINGS = ("thresholds", "zscore")
 TRAILING_NAN = ("repeat", "zero")
 
 
-# What the two published pipelines disagree on; `test_step` None is `step`.
-PROFILES: dict[str, dict[str, Any]] = {
-    "ordonez2016": {
-        "validation_runs": ("S2-ADL3", "S3-ADL3"),
-        "scaling": "thresholds",
-        "trailing_nan": "repeat",
-        "test_step": None,
-    },
-    "strc_py3_2021": {"validation_runs": ("S1-ADL5",), "scaling": "zscore", "trailing_nan": "zero", "test_step": 1},
+class Profile(NamedTuple):
+    """What the two published pipelines disagree on; `test_step` None is `step`."""
+
+    validation_runs: tuple[str, ...]
+    scaling: str
+    trailing_nan: str
+    test_step: int | None
+
+
+PROFILES = {
+    "ordonez2016": Profile(("S2-ADL3", "S3-ADL3"), "thresholds", "repeat", None),
+    "strc_py3_2021": Profile(("S1-ADL5",), "zscore", "zero", 1),
 }
 
 
@@ -164,11 +166,11 @@ class OpportunityDataset(Dataset):
         require_choice("dataset.profile", profile, tuple(PROFILES))
         published = PROFILES[profile]
         self.task = task
-        self.validation_runs = tuple(published["validation_runs"] if validation_runs is None else validation_runs)
-        self.scaling = published["scaling"] if scaling is None else scaling
-        self.trailing_nan = published["trailing_nan"] if trailing_nan is None else trailing_nan
+        self.validation_runs = tuple(published.validation_runs if validation_runs is None else validation_runs)
+        self.scaling = published.scaling if scaling is None else scaling
+        self.trailing_nan = published.trailing_nan if trailing_nan is None else trailing_nan
         self.window, self.step = window, step
-        self.test_step = test_step if test_step is not None else published["test_step"] or step
+        self.test_step = test_step if test_step is not None else published.test_step or step
         names = [d.name for d in uci.DEVICES]
         self.modalities = tuple(names if modalities is None else modalities)
         require_choice("dataset.scaling", self.scaling, SCALINGS)
@@ -199,13 +201,14 @@ class OpportunityDataset(Dataset):
             else:
                 folder = self.cache_dir / f"opportunity-{key}"
                 frames, fingerprint = cached(folder, "content.json", "the prepared data", self._write, self._read)
+            cut = [fingerprint, self.task, self.modalities, self.window, self.step, self.test_step]
             self._data = MultimodalData(
                 train=self._split(frames, "train", self.step),
                 validation=self._split(frames, "validation", self.step) if self.validation_runs else None,
                 test=self._split(frames, "test", self.test_step),
                 modalities=self.modalities,
                 classes=uci.label_track(uci.TASKS[self.task][1])[1],
-                fingerprint=self._fingerprint_of_windows(fingerprint),
+                fingerprint=self._told(key_of(cut)),
             )
         return self._data
 
@@ -228,9 +231,8 @@ class OpportunityDataset(Dataset):
         if not self.path.exists():
             raise MissingData(f"{self.path} does not exist")
         if missing:
-            raise MissingData(
-                f"{self.path}: {len(missing)} of {len(uci.RUNS)} files are not there, the first is {missing[0]}"
-            )
+            found = f"{len(missing)} of {len(uci.RUNS)} files are not there"
+            raise MissingData(f"{self.path}: {found}, the first is {missing[0]}")
         if self.generated != self._wanted:
             raise UserError(
                 f"{self.path}: {'holds' if self.generated else 'does not hold'} generated data (file"
@@ -253,20 +255,14 @@ class OpportunityDataset(Dataset):
             digests = dict(zip(uci.RUNS, files.sha256_of(paths, index), strict=True))
         except OSError as error:
             raise UserError(f"{error.filename or self.path}: {error.strerror or error}") from error
-        if not self.generated:
-            for run, digest in digests.items():
-                if digest != uci.manifest()[run].sha256:
-                    self._refuse(run)
+        for run, published in uci.manifest().items():
+            if not self.generated and run in digests and digests[run] != published.sha256:
+                files.read_recording(self._file(run))  # says which line is wrong, where one is
+                raise UserError(
+                    f"{self._file(run)}: not the published file ({self._file(run).stat().st_size:,} bytes where "
+                    f"{published.size:,} are published, another sha256); get it again: make data-opportunity"
+                )
         return digests
-
-    def _refuse(self, run: str) -> None:
-        """Raise UserError for a file whose checksum is wrong, with the line that is, where there is one."""
-        files.read_recording(self._file(run))
-        size, published = self._file(run).stat().st_size, uci.manifest()[run].size
-        raise UserError(
-            f"{self._file(run)}: not the published file ({size:,} bytes where {published:,} are published, another"
-            " sha256); get it again: make data-opportunity"
-        )
 
     def _prepare(self) -> dict[str, Frames]:
         """All samples of each split: read, interpolated within each recording, scaled."""
@@ -325,10 +321,8 @@ class OpportunityDataset(Dataset):
         part, runs = frames[split], self.runs()[split]
         starts = window_starts(len(part.values), self.window, step)
         if not len(starts):
-            raise UserError(
-                f"dataset.window={self.window}: longer than the {len(part.values)} samples of the {split} runs"
-                f" ({', '.join(runs)})"
-            )
+            samples = f"the {len(part.values)} samples of the {split} runs ({', '.join(runs)})"
+            raise UserError(f"dataset.window={self.window}: longer than {samples}")
         sample_target = torch.from_numpy(part.labels[:, list(uci.TASKS).index(self.task)].astype(np.int64))
         firsts = np.cumsum((0, *part.rows))[:-1].tolist()
         devices = {d.name: d for d in uci.DEVICES}
@@ -343,18 +337,10 @@ class OpportunityDataset(Dataset):
             recordings=tuple(zip(runs, firsts, part.rows, strict=True)),
         )
 
-    def _fingerprint_of_windows(self, of_frames: str) -> str:
-        """Of the samples and how windows are cut."""
-        return self._told(key_of([of_frames, self.task, self.modalities, self.window, self.step, self.test_step]))
-
     def _told(self, digest: str) -> str:
         """Generated data are known by the first word of their fingerprints."""
         return f"generated-{digest}" if self.generated else digest
 
 
 def _digest(frames: dict[str, Frames]) -> str:
-    digest = hashlib.sha256()
-    for split in sorted(frames):
-        digest.update(frames[split].values.data)
-        digest.update(frames[split].labels.data)
-    return digest.hexdigest()
+    return digest_of(array for split in sorted(frames) for array in (frames[split].values, frames[split].labels))

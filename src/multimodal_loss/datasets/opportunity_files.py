@@ -21,6 +21,7 @@ from pyarrow import csv
 from multimodal_loss.datasets import opportunity_channels as uci
 from multimodal_loss.datasets.cache import sha256
 from multimodal_loss.errors import UserError
+from multimodal_loss.files import write_atomically
 
 Array = NDArray[np.float32]
 
@@ -166,25 +167,21 @@ def to_unit_range(frames: NDArray[np.float64]) -> None:
 
 def sha256_of(paths: Sequence[Path], index: Path | None) -> list[str]:
     """sha256 of each file. `index` remembers them by path, size and time of change, so that 0.75 GB are read once."""
-    stats = {str(p.resolve()): p.stat() for p in paths}
-    signatures = {name: [s.st_size, s.st_mtime_ns] for name, s in stats.items()}
+    names = [f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
     known = _read_index(index)
-    new = [name for name, signature in signatures.items() if known.get(name, [None])[:-1] != signature]
+    new = {name: path for name, path in zip(names, paths, strict=True) if name not in known}
     with ThreadPoolExecutor(WORKERS) as pool:  # hashing does not hold the GIL
-        for name, digest in zip(new, pool.map(sha256, new), strict=True):
-            known[name] = [*signatures[name], digest]
+        known |= zip(new, pool.map(sha256, new.values()), strict=True)
     if index is not None and new:
         index.parent.mkdir(parents=True, exist_ok=True)
-        temporary = index.with_name(f".{index.name}-{os.getpid()}")
-        temporary.write_text(json.dumps(known, indent=0))
-        temporary.replace(index)
-    return [str(known[name][-1]) for name in signatures]
+        write_atomically(index, lambda file: file.write(json.dumps(known, indent=0).encode()))
+    return [known[name] for name in names]
 
 
-def _read_index(index: Path | None) -> dict[str, list[int | str]]:
+def _read_index(index: Path | None) -> dict[str, str]:
     try:
         content = json.loads(index.read_text()) if index is not None else {}
     except (OSError, ValueError):  # not there yet, or damaged: it is only a memory
-        return {}
+        content = {}
     entries = content.items() if isinstance(content, dict) else ()
-    return {name: entry for name, entry in entries if isinstance(entry, list) and len(entry) == 3}
+    return {name: digest for name, digest in entries if isinstance(digest, str)}

@@ -11,7 +11,6 @@ Conditioning on the label without rejection: (m, e, eps) -> -(m, e, eps) maps z 
 so a draw whose label is not the wanted one is negated. This is exact, and a split costs one pass over its normals.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -25,15 +24,18 @@ import torch
 from numpy.typing import NDArray
 
 from multimodal_loss.datasets.base import Dataset, MultimodalData, Split, require_names
-from multimodal_loss.datasets.cache import cached, key_of
+from multimodal_loss.datasets.cache import cached, digest_of, key_of
 from multimodal_loss.errors import UserError, require_choice, require_number
 
 Array = NDArray[np.float32]
 
 SPLITS = ("train", "validation", "test")
-NOISES = ("per_sample", "per_feature")
-SCALES = ("sd", "variance")
-LABELS = ("threshold", "bernoulli")
+CHOICES = {
+    "noise": ("per_sample", "per_feature"),
+    "coefficient_scale": ("sd", "variance"),
+    "noise_scale": ("sd", "variance"),
+    "labels": ("threshold", "bernoulli"),
+}
 
 
 @dataclass(frozen=True)
@@ -54,25 +56,14 @@ class SyntheticOptions:
     labels: str = "threshold"
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("noise", NOISES),
-            ("coefficient_scale", SCALES),
-            ("noise_scale", SCALES),
-            ("labels", LABELS),
-        ):
+        for name, allowed in CHOICES.items():
             require_choice(f"dataset.{name}", getattr(self, name), allowed)
-        for name in ("num_features", "num_informative"):
-            require_number(f"dataset.{name}", getattr(self, name), positive=True, integer=True)
-        for name in ("train_size", "validation_size", "test_size"):
-            require_number(f"dataset.{name}", getattr(self, name), positive=True, integer=True)
-            if getattr(self, name) % 2:
-                raise UserError(
-                    f"dataset.{name}={getattr(self, name)}: must be even and at least 2 (splits are balanced)"
-                )
-        if self.num_informative > self.num_features:
-            raise UserError(
-                f"dataset.num_informative={self.num_informative}: must lie in 1..{self.num_features} (num_features)"
-            )
+        for name in ("num_features", "num_informative", "train_size", "validation_size", "test_size"):
+            size = getattr(self, name)
+            require_number(f"dataset.{name}", size, positive=True, integer=True)
+            if name.endswith("size") and size % 2:
+                raise UserError(f"dataset.{name}={size}: must be even and at least 2 (splits are balanced)")
+        _require_most("num_informative", self.num_informative, 1, "num_features", self.num_features)
         if not isinstance(self.sigmas, Sequence) or isinstance(self.sigmas, str) or not self.sigmas:
             raise UserError(f"dataset.sigmas={self.sigmas}: give a list with one value >= 0 per modality")
         for sigma in self.sigmas:
@@ -83,6 +74,11 @@ class SyntheticOptions:
 
     def size(self, split: str) -> int:
         return int(getattr(self, f"{split}_size"))
+
+
+def _require_most(key: str, value: int, least: int, bound: str, most: int) -> None:
+    if value > most:
+        raise UserError(f"dataset.{key}={value}: must lie in {least}..{most} ({bound})")
 
 
 def coefficients(options: SyntheticOptions, modality: int) -> Array:
@@ -166,10 +162,7 @@ class SyntheticDataset(Dataset):
             require_number("dataset.noisy_modalities", noisy_modalities, integer=True)
             require_number("dataset.easy_sigma", easy_sigma)
             require_number("dataset.noisy_sigma", noisy_sigma)
-            if noisy_modalities > num_modalities:
-                raise UserError(
-                    f"dataset.noisy_modalities={noisy_modalities}: must lie in 0..{num_modalities} (num_modalities)"
-                )
+            _require_most("noisy_modalities", noisy_modalities, 0, "num_modalities", num_modalities)
             sigmas = [easy_sigma] * (num_modalities - noisy_modalities) + [noisy_sigma] * noisy_modalities
         self.options = SyntheticOptions(sigmas=sigmas, data_seed=data_seed, **options)  # type: ignore[arg-type]
         names = [f"m{i + 1}" for i in range(len(self.options.sigmas))]
@@ -189,15 +182,8 @@ class SyntheticDataset(Dataset):
             else:
                 folder = self.cache_dir / f"synthetic-{self.fingerprint()}"
                 arrays, fingerprint = cached(folder, "fingerprint", "the synthetic data", self._write, self._read)
-            splits = {s: self._split(arrays, s) for s in SPLITS}
-            self._data = MultimodalData(
-                train=splits["train"],
-                validation=splits["validation"],
-                test=splits["test"],
-                modalities=self.modalities,
-                classes=("0", "1"),
-                fingerprint=fingerprint,
-            )
+            train, validation, test = (self._split(arrays, split) for split in SPLITS)
+            self._data = MultimodalData(train, validation, test, self.modalities, ("0", "1"), fingerprint)
         return self._data
 
     def fingerprint(self) -> str:
@@ -213,10 +199,7 @@ class SyntheticDataset(Dataset):
         with ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:  # NumPy draws without holding the GIL
             drawn = list(pool.map(lambda job: draw_modality(self.options, *job), jobs))
         arrays = {f"{s}-{m}": x for (m, s), x in zip(jobs, drawn, strict=True)}
-        digest = hashlib.sha256()
-        for name in sorted(arrays):
-            digest.update(arrays[name].data)
-        return arrays, digest.hexdigest()[:16]
+        return arrays, digest_of(arrays[name] for name in sorted(arrays))[:16]
 
     def _write(self, folder: Path) -> None:
         arrays, fingerprint = self._generate()
