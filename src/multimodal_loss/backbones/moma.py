@@ -129,10 +129,8 @@ class _Attention(torch.autograd.Function):
 
 
 def _head(modules: int, num_classes: int) -> nn.Sequential:
-    hidden = [modules]
-    while hidden[-1] // 2 >= NARROWEST:
-        hidden.append(hidden[-1] // 2)
-    layers: list[nn.Module] = []
-    for width, narrower in itertools.pairwise([2 * modules, *hidden]):
-        layers += [nn.Linear(width, narrower), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(hidden[-1], num_classes))
+    widths = [2 * modules, modules]
+    while widths[-1] // 2 >= NARROWEST:
+        widths.append(widths[-1] // 2)
+    layers = [layer for pair in itertools.pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], num_classes))

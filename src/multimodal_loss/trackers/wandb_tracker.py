@@ -74,18 +74,11 @@ class WandbTracker(Tracker):
         facts = config["facts"]
         group = "/".join([config["experiment_name"] or "adhoc", facts["dataset"]["name"], facts["method"]["name"]])
         kind = "seed" if config["folds"] is None else "fold"
+        to = (options["mode"], folder, options["project"], options["entity"])
         for number in numbers:
-            self._runs[number] = start_run(
-                options["mode"],
-                folder,
-                options["project"],
-                options["entity"],
-                name=f"{run_path.name} {kind} {number}",
-                group=group,
-                job_type="train",
-                tags=options["tags"],
-                config={**config, "replicate_id": number, "run": run_path.name, "resumed_from_epoch": 0},
-            )
+            about = {"replicate_id": number, "run": run_path.name, "resumed_from_epoch": 0}
+            said = {"name": f"{run_path.name} {kind} {number}", "group": group, "tags": options["tags"]}
+            self._runs[number] = start_run(*to, **said, job_type="train", config=config | about)
         if self._runs:
             where = whereabouts(self._runs[number], folder)
             print(f"W&B: {len(self._runs)} runs in group {group}, {where}", file=sys.stderr, flush=True)
