@@ -5,7 +5,12 @@ from torch import Tensor, nn
 
 from multimodal_loss.fusion.base import Fusion, check_choice, check_number, mean_of_kept
 from multimodal_loss.fusion.gradients import with_own_gradient
-from multimodal_loss.fusion.mulmix_subsets import MIN_DOUBT, subset_loss_and_gradient, subset_losses
+from multimodal_loss.fusion.mulmix_subsets import (
+    MIN_DOUBT,
+    members_of_subsets,
+    subset_loss_and_gradient,
+    subset_losses,
+)
 
 CANDIDATES = {"sum": 20, "mean": 10, "heads": 4}  # with the largest number of modalities each can do
 REDUCTIONS = ("auto", "sum", "mean")
@@ -66,7 +71,7 @@ class Mulmix(Fusion):
         self.candidate_reduction = candidate_reduction
         self._listed = candidates != "sum" or num_modalities <= MAX_ENUMERATED_SUMS
         if self._listed:
-            self.register_buffer("members", _members(num_modalities), persistent=False)
+            self.register_buffer("members", members_of_subsets(num_modalities)[1:], persistent=False)
         if candidates == "heads":
             self.heads = nn.ModuleList(nn.Linear(int(row.sum()) * num_classes, num_classes) for row in self.members)
 
@@ -112,9 +117,3 @@ class Mulmix(Fusion):
             doubt = (-torch.expm1(log_p)).clamp(min=MIN_DOUBT).log()
             q = ((doubt.sum(dim=0) - doubt) * (self.beta / max(len(log_p) - 1, 1))).exp()
         return -(q * log_p).sum(dim=0)
-
-
-def _members(modalities: int) -> Tensor:
-    """Which modalities each candidate holds: (2^modalities - 1, modalities) of 0 and 1."""
-    codes = torch.arange(1, 2**modalities)
-    return (codes[:, None] >> torch.arange(modalities)) & 1

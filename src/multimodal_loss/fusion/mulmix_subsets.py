@@ -64,7 +64,9 @@ class _Tables:
         x = scores if scores.device.type == "mps" else scores.double()
         x = (x - x.amax(dim=2, keepdim=True)).clamp(min=-MAX_SPREAD).mT
         half = x.shape[2] // 2
-        self.first_members, self.second_members = (_members(count, x) for count in (half, x.shape[2] - half))
+        self.first_members, self.second_members = (
+            members_of_subsets(count, x.device).to(x.dtype) for count in (half, x.shape[2] - half)
+        )
         self.first, self.second = x[:, :, :half] @ self.first_members.t(), x[:, :, half:] @ self.second_members.t()
         self.first -= self.first.amax(dim=1, keepdim=True)
         self.second -= self.second.amax(dim=1, keepdim=True)
@@ -137,11 +139,10 @@ def _index(y: Tensor, like: Tensor) -> Tensor:
     return y[:, None, None].expand(-1, 1, like.shape[-1])
 
 
-def _members(modalities: int, like: Tensor) -> Tensor:
+def members_of_subsets(modalities: int, device: torch.device | None = None) -> Tensor:
     """Which modalities each subset holds: (2^modalities, modalities) of 0 and 1, the empty subset first."""
-    position = torch.arange(modalities, device=like.device)
-    codes = torch.arange(2**modalities, device=like.device)
-    return ((codes[:, None] >> position) & 1).to(like.dtype)
+    codes = torch.arange(2**modalities, device=device)
+    return (codes[:, None] >> torch.arange(modalities, device=device)) & 1
 
 
 def _sample_parts(scores: Tensor) -> list[slice]:
