@@ -117,7 +117,7 @@ def to_csv(comparisons: Sequence[Comparison]) -> str:
 def from_csv(text: str) -> list[Comparison]:
     """What `to_csv` wrote, to six digits. ValueError or KeyError for another file."""
     types: Any = {field.name: field.type for field in fields(Comparison)}
-    frame = pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False, float_precision="round_trip")
+    frame = pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False)
     return [Comparison(*line) for line in frame[list(types)].itertuples(index=False)]
 
 
