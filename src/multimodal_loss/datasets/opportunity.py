@@ -255,8 +255,9 @@ class OpportunityDataset(Dataset):
             digests = dict(zip(uci.RUNS, files.sha256_of(paths, index), strict=True))
         except OSError as error:
             raise UserError(f"{error.filename or self.path}: {error.strerror or error}") from error
-        for run, published in uci.manifest().items():
-            if not self.generated and run in digests and digests[run] != published.sha256:
+        for run, digest in () if self.generated else digests.items():
+            published = uci.manifest()[run]
+            if digest != published.sha256:
                 files.read_recording(self._file(run))  # says which line is wrong, where one is
                 raise UserError(
                     f"{self._file(run)}: not the published file ({self._file(run).stat().st_size:,} bytes where "
