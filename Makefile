@@ -128,6 +128,7 @@ benchmark: $(INSTALLED) ## Measure the speed of the losses and of training on th
 	$(BIN)/python scripts/benchmark_moma.py
 	$(BIN)/python scripts/benchmark_deep_conv_lstm.py
 	$(BIN)/python scripts/benchmark_opportunity.py
+	$(BIN)/python scripts/benchmark_epic.py
 	$(BIN)/python scripts/benchmark_prepare_tcga.py
 
 clean: ## Remove the virtual environment and caches; data and runs stay

@@ -271,6 +271,8 @@ def get(
                 continue
             if _state(tar, source) is not None:
                 store(tar, source, writer, report, lambda: progress.advance(task))
+                if not console.is_terminal:
+                    console.print(f"{progress.tasks[0].completed:,.0f} of {total:,} frames, {tar.path}")
             if deletes and path.exists() and not len(writer.missing(tar.keys)):
                 path.unlink()
         left = [tar for tar in left if len(writer.missing(tar.keys))]

@@ -361,7 +361,7 @@ def test_what_is_not_there_is_named(folder: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "frames/index.npy", entries[entries["key"] != key])
     (tmp_path / "GENERATED").touch()
     with pytest.raises(
-        MissingData, match="1 flow frames of test clips missing: P01/flow_frames/P01_11/u/frame_0000000003"
+        MissingData, match="1 flow frames of test clips missing, P01/flow_frames/P01_11/u/frame_0000000003"
     ):
         dataset(tmp_path).load()
 

@@ -44,6 +44,19 @@ def test_generated_recordings_are_not_taken_for_opportunity(tmp_path: Path, caps
     assert require_dataset.main(["dataset=opportunity_like", f"dataset.path={tmp_path}/like"]) == 0
 
 
+def test_epic_is_all_there_or_the_guard_says_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ("dataset=epic", f"data_dir={tmp_path}")
+    assert complaint(capsys, *overrides).startswith(f"{tmp_path}/epic does not exist; to get it: make data-epic")
+    for name in ("EPIC_100_train.csv", "EPIC_100_validation.csv", "frames/index.npy"):
+        (tmp_path / "epic" / name).parent.mkdir(parents=True, exist_ok=True)
+        assert f"{tmp_path}/epic/{name} does not exist" in complaint(capsys, *overrides)
+        (tmp_path / "epic" / name).write_text("not looked into")
+    assert require_dataset.main(list(overrides)) == 0
+    assert "does not hold generated data" in complaint(capsys, *overrides, "dataset.generated=true")
+
+
 def test_tables_that_are_missing_or_half_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "tcga_subtypes"
     overrides = ("dataset=tcga_subtypes", f"data_dir={tmp_path}")

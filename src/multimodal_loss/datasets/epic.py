@@ -28,7 +28,6 @@ STORE = "frames"
 MODALITIES = {"rgb": ("rgb",), "flow": ("u", "v")}  # of which streams of frames
 CHANNELS = {"rgb": 3, "flow": 2}
 AUGMENTATIONS = ("independent", "joint", "none")
-CURE = "python scripts/get_epic.py --check"
 
 
 class View(NamedTuple):
@@ -102,13 +101,18 @@ class ClipSplit(DecodingSplit):
                 if found.shape != picture.shape:
                     raise DamagedFrame("of another size than the clip's first")
             except DamagedFrame as error:
-                raise UserError(f"{self._describe(row, position)}: {error}; {CURE} tells how to replace it") from error
+                raise UserError(f"{self._describe(row, position)}: {error}; {self._cure}") from error
             squares[place] = found[view.top : view.top + self.crop, view.left : view.left + self.crop]
         if view.mirrored:
             squares = np.ascontiguousarray(squares[..., ::-1, :])
             if name == "flow" and self.augmentation == "joint":
                 np.subtract(255, squares[0], out=squares[0])  # what moved left moves right; X-Norm leaves it
         return torch.from_numpy(squares)
+
+    @property
+    def _cure(self) -> str:
+        command = f"python scripts/get_epic.py --folder {self.store.folder.parent} --check"
+        return f"{command} replaces it where the tar, or the frame as a loose file, is there; then start again"
 
     def _describe(self, row: int, position: int) -> str:
         path = epic.frame_path(self.store.entries["key"][row])
@@ -208,8 +212,10 @@ class EpicDataset(Dataset):
             keys = np.stack([epic.frame_keys(clips, stream, numbers) for stream in MODALITIES[modality]], axis=1)
             frames[modality] = store.rows(keys)
             if (absent := keys[frames[modality] < 0]).size:
-                number, first = len(np.unique(absent)), epic.frame_path(absent[0])
-                raise MissingData(f"{store.folder}: {number:,} {modality} frames of {name} clips missing: {first} ...")
+                raise MissingData(
+                    f"{store.folder}: {len(np.unique(absent)):,} {modality} frames of {name} clips missing,"
+                    f" {epic.frame_path(absent[0])} ... (get_epic.py --flow-index {self.flow_index} stores them)"
+                )
         target = torch.tensor([clip.verb for clip in clips])
         names = tuple(clip.narration for clip in clips)
         return ClipSplit(target, names, store, frames, self.crop, self.augmentation)

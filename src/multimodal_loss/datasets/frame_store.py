@@ -191,7 +191,8 @@ class StoreWriter:
 def _read_index(folder: Path) -> Entries:
     path = folder / "index.npy"
     try:
-        entries: Entries = np.load(path)
+        with path.open("rb") as file:
+            entries: Entries = np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError as error:
         raise MissingData(f"{path} does not exist") from error
     except (OSError, ValueError, EOFError) as error:
