@@ -356,10 +356,10 @@ def test_no_tensor_is_made_on_another_device(fusion_type: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fusion_type": "middle"}, "backbone.fusion_type=middle: not one of late, early, intermediate"),
-        ({"initialisation": "xavier"}, "backbone.initialisation=xavier: not one of orthogonal"),
-        ({"dropout_places": ["lstm3"]}, "backbone.dropout_places=lstm3: not one of lstm1, lstm2, classifier"),
-        ({"lstm_layers": 1}, "backbone.dropout_places=lstm2: not one of lstm1, classifier"),
+        ({"fusion_type": "middle"}, "backbone.fusion_type=middle: must be one of late, early, intermediate"),
+        ({"initialisation": "xavier"}, "backbone.initialisation=xavier: must be one of orthogonal"),
+        ({"dropout_places": ["lstm3"]}, "backbone.dropout_places=lstm3: must be one of lstm1, lstm2, classifier"),
+        ({"lstm_layers": 1}, "backbone.dropout_places=lstm2: must be one of lstm1, classifier"),
         ({"dropout": 1.0}, "backbone.dropout=1.0: must be below 1"),
         ({"dropout": -0.1}, "backbone.dropout=-0.1: must be a number of at least 0"),
         ({"dropout": float("nan")}, "backbone.dropout=nan: must be a number"),

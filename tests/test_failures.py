@@ -82,10 +82,8 @@ def test_a_bug_keeps_its_traceback_and_is_recorded(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("optimizer.betas=0.9", "bad value in optimizer"),
         ("optimizer.betas=[0.9,1]", "bad value in optimizer: Invalid beta parameter"),
-        ("trainer.path=logistic", "trainer.path=logistic: not one of auto, ordinary"),
-        ("output_dir=null", "output_dir=None: must name a folder"),
+        ("trainer.path=logistic", "trainer.path=logistic: must be one of auto, ordinary"),
     ],
 )
 def test_values_that_were_tracebacks(tiny: list[str], override: str, message: str) -> None:

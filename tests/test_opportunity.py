@@ -465,10 +465,10 @@ def test_what_a_split_of_windows_says_of_itself(folder: Path, step: int) -> None
 @pytest.mark.parametrize(
     ("options", "wrong"),
     [
-        ({"task": "gesture"}, "dataset.task=gesture: not one of locomotion, gestures"),
-        ({"profile": "b"}, "dataset.profile=b: not one of ordonez2016, strc_py3_2021"),
-        ({"scaling": "minmax"}, "dataset.scaling=minmax: not one of thresholds, zscore"),
-        ({"trailing_nan": "drop"}, "dataset.trailing_nan=drop: not one of repeat, zero"),
+        ({"task": "gesture"}, "dataset.task=gesture: must be one of locomotion, gestures"),
+        ({"profile": "b"}, "dataset.profile=b: must be one of ordonez2016, strc_py3_2021"),
+        ({"scaling": "minmax"}, "dataset.scaling=minmax: must be one of thresholds, zscore"),
+        ({"trailing_nan": "drop"}, "dataset.trailing_nan=drop: must be one of repeat, zero"),
         ({"window": 0}, "dataset.window=0: must be"),
         ({"step": 2.5}, "dataset.step=2.5: must be"),
         ({"test_step": 0}, "dataset.test_step=0: must be"),

@@ -42,10 +42,11 @@ def test_the_losses_need_torch_alone() -> None:
 BELOW = {
     "errors": set(),
     "files": {"errors"},
+    "options": {"errors"},
     "fusion": set(),
     "backbones": {"errors", "fusion"},
-    "datasets": {"errors", "files"},
-    "configuration": {"errors"},
+    "datasets": {"errors", "files", "options"},
+    "configuration": {"errors", "options"},
     "results": {"errors", "files"},
     "trackers": {"errors", "results"},
     "training": {"errors", "files", "fusion", "datasets", "configuration", "results", "trackers"},

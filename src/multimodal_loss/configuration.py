@@ -11,35 +11,45 @@ A run is identified by the hash of what decides its numbers, and of nothing else
 Nulls do not count: an option added later whose default is null leaves earlier runs where they are.
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
-from hydra.utils import get_class
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from multimodal_loss.errors import UserError, require_choice, require_number
+from multimodal_loss.errors import UserError
+from multimodal_loss.options import (
+    Count,
+    Natural,
+    NotNegative,
+    Positive,
+    Text,
+    at_most,
+    check_options,
+    check_values,
+    file_name,
+    nearest,
+)
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
-FUSION_INPUTS = ("probabilities", "logits")
-PATHS = ("auto", "ordinary")
-MONITORS = ("validation_loss", "validation_ACC", "validation_FM")
+BUILT = ("dataset", "backbone", "fusion", "optimizer", "scheduler")
 # Written out they are what Hydra takes them for anyway, but it refuses them on the command line.
 DEFAULT_CHOICES = ("experiment=null", "method=null")
 CANNOT_READ = "bad config"
 
 Node = dict[str, Any]
 FusionInput = Literal["probabilities", "logits"]
+Monitor = Literal["validation_loss", "validation_ACC", "validation_FM"]
 
 
 class Planned(NamedTuple):
@@ -63,34 +73,22 @@ class PlannedRun(NamedTuple):
 class TrainerConfig:
     """conf/trainer/: how long, in which batches, and what is monitored. The files say what each value does."""
 
-    batch_size: int | None
-    max_epochs: int
-    min_delta: float
-    patience: int
-    monitor: str | None = None
-    keep: str | None = None
-    path: str = "auto"
-    clip_norm: float | None = None
-    accumulate: int = 1
+    batch_size: Count | None
+    max_epochs: Count
+    min_delta: NotNegative
+    patience: Count
+    monitor: Monitor | None = None
+    keep: Monitor | None = None
+    path: Literal["auto", "ordinary"] = "auto"
+    clip_norm: Positive | None = None
+    accumulate: Count = 1
     amp: bool = False
     compile: bool = False
-    eval_batch_size: int = 500
+    eval_batch_size: Count = 500
 
     def __post_init__(self) -> None:
-        for key in ("max_epochs", "patience", "accumulate", "eval_batch_size"):
-            require_number(f"trainer.{key}", getattr(self, key), positive=True, integer=True)
-        require_number("trainer.min_delta", self.min_delta)
-        if self.batch_size is not None:
-            require_number("trainer.batch_size", self.batch_size, positive=True, integer=True)
-        if self.clip_norm is not None:
-            require_number("trainer.clip_norm", self.clip_norm, positive=True)
-        require_choice("trainer.monitor", self.monitor, (None, *MONITORS))
-        require_choice("trainer.keep", self.keep, (None, *MONITORS))
         if self.keep is not None and self.monitor is None:
             raise UserError(f"trainer.keep={self.keep}: set trainer.monitor too, which says when to stop")
-        require_choice("trainer.path", self.path, PATHS)
-        for key in ("amp", "compile"):
-            require_choice(f"trainer.{key}", getattr(self, key), (False, True))
 
     @property
     def is_plain(self) -> bool:
@@ -108,7 +106,7 @@ class RunConfig:
     """
 
     values: Node
-    name: str
+    name: Annotated[str, file_name(200)]
     dataset: Node
     backbone: Node
     fusion: Node
@@ -116,41 +114,45 @@ class RunConfig:
     optimizer: Node
     scheduler: Node | None
     trainer: TrainerConfig
-    seeds: tuple[int, ...]
-    folds: str | tuple[int, ...] | None
-    profile: str
+    seeds: tuple[Natural, ...]
+    folds: Literal["auto"] | tuple[Natural, ...] | None
+    profile: Literal["full", "quick"]
     facts: Node
-    device: str
-    threads: int | None
-    workers: int
-    output_dir: str
-    data_dir: str
-    checkpoint_seconds: float
+    device: Text
+    threads: Annotated[int, at_most(1024, 1)] | None
+    workers: Annotated[int, at_most(1024)]
+    output_dir: Text
+    data_dir: Text
+    checkpoint_seconds: NotNegative
     store_training_outputs: bool
     progress: bool
     experiment_name: str | None
     tracker: Node
 
     @classmethod
-    def parse(cls, config: DictConfig) -> "RunConfig":
-        """Raises UserError for a value that is missing or of the wrong kind."""
-        values = resolved(config)
-        if not isinstance(values["output_dir"], str):
-            raise UserError(f"output_dir={values['output_dir']}: must name a folder")
-        if values["threads"] is not None:
-            require_number("threads", values["threads"], positive=True, integer=True)
-        require_number("workers", values["workers"], integer=True)
-        require_number("checkpoint_seconds", values["checkpoint_seconds"])
-        require_choice("fusion_input", values["fusion_input"], FUSION_INPUTS)
+    def parse(cls, config: DictConfig | Node) -> "RunConfig":
+        """From what Hydra composed, or from `values` as they are stored with a run.
+
+        Raises UserError for a value that is missing or of the wrong kind, and for an option that nothing has.
+        """
+        values = config if isinstance(config, dict) else resolved(config)
+        check_values(values)
+        for group in BUILT:
+            if values[group] is not None:
+                check_options(f"{group}.", values[group], _built_by(group, values[group]))
+        check_options("trainer.", values["trainer"], TrainerConfig)
         folds = values["folds"]
         given = {
             **values,
             "trainer": TrainerConfig(**values["trainer"]),
-            "seeds": _numbers("seeds", values["seeds"]),
-            "folds": folds if folds in (None, "auto") else _numbers("folds", folds),
+            "seeds": _several(values["seeds"]),
+            "folds": folds if folds in (None, "auto") else _several(folds),
         }
-        names = [field.name for field in fields(cls) if field.name != "values"]
-        return cls(values, **{name: given[name] for name in names})
+        check_options("", given, cls)
+        for key in ("seeds", "folds"):
+            if isinstance(given[key], tuple) and len(set(given[key])) != max(len(given[key]), 1):
+                raise UserError(f"{key}={list(given[key])}: give at least one, each once")
+        return cls(values, **given)
 
     def plan(self, num_folds: int | None) -> tuple[Planned, ...]:
         """A replicate a seed where the dataset has one split (`num_folds` None), else one a fold, with the first seed.
@@ -160,7 +162,7 @@ class RunConfig:
         """
         seeds, folds = self.seeds, self.folds
         if folds is None or (folds == "auto" and num_folds is None):
-            if getattr(_class(self.backbone), "deterministic", False):
+            if getattr(_built_by("backbone", self.backbone), "deterministic", False):
                 seeds = seeds[:1]
             return tuple(Planned(seed, seed, None) for seed in seeds)
         if num_folds is None:
@@ -173,7 +175,7 @@ class RunConfig:
 
 def data_version(config: RunConfig) -> int:
     """That of the dataset's class: bumped when the same files and options would give other numbers."""
-    return int(getattr(_class(config.dataset), "version", 0))
+    return int(getattr(_built_by("dataset", config.dataset), "version", 0))
 
 
 def run_hash(config: RunConfig, plan: Sequence[Planned]) -> str:
@@ -286,12 +288,12 @@ def explain(error: BaseException) -> str:
     while cause is not None:
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
             group, _, name = str(cause.missing_cfg_file).rpartition("/")
-            return f"{group}={name}: no such {group}{_nearest(name, cause.options or [])}; valid: " + ", ".join(
+            return f"{group}={name}: no such {group}{nearest(name, cause.options or [])}; valid: " + ", ".join(
                 sorted(cause.options or [])
             )
         key = getattr(cause, "full_key", None)
         if isinstance(cause, OmegaConfBaseException) and key:
-            return f"{CANNOT_READ}: {text}{_nearest(str(key), _known_keys())}"
+            return f"{CANNOT_READ}: {text}{nearest(str(key), _known_keys())}"
         cause = cause.__cause__
     return f"{CANNOT_READ}: {text}"
 
@@ -310,31 +312,21 @@ def _flattened(node: Any, prefix: str = "") -> Iterator[str]:
             yield from _flattened(value, f"{prefix}{key}.")
 
 
-def _nearest(name: str, valid: Sequence[str]) -> str:
-    valid = [one for one in valid if one != name]
-    near = difflib.get_close_matches(name, valid, n=3, cutoff=0.6)
-    near += [v for v in valid if v.split(".")[-1] == name.split(".")[-1] and v not in near]
-    return f" (did you mean {' or '.join(near[:3])}?)" if near else ""
-
-
 def _is_group(key: str) -> bool:
     return (CONFIG_DIR / key).is_dir()
 
 
-def _class(node: Node) -> Any:
+def _built_by(group: str, node: Node) -> Any:
+    """The class, or function, that a node is built by."""
     try:
-        return get_class(node["_target_"])
-    except (KeyError, ImportError, ValueError) as error:
-        raise UserError(f"_target_={node.get('_target_')}: there is no such class") from error
+        return get_object(node["_target_"])
+    except (KeyError, ImportError, ValueError, TypeError, AttributeError) as error:
+        target = node.get("_target_") if isinstance(node, dict) else node
+        raise UserError(f"{group}._target_={target}: there is no such class") from error
 
 
-def _numbers(key: str, value: Any) -> tuple[int, ...]:
-    numbers = value if isinstance(value, list) else [value]
-    for number in numbers:
-        require_number(key, number, integer=True)
-    if not numbers or len(set(numbers)) < len(numbers):
-        raise UserError(f"{key}={numbers}: give at least one, each once")
-    return tuple(numbers)
+def _several(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, list) else (value,)
 
 
 def _without_nulls(node: Any) -> Any:

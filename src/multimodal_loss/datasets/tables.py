@@ -25,7 +25,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -39,9 +39,12 @@ from multimodal_loss.datasets.base import Dataset, MultimodalData, Split, requir
 from multimodal_loss.datasets.cache import key_of, sha256
 from multimodal_loss.datasets.table_files import LABELS, SPLITS, Table, counted, listed, quoted, warn, where
 from multimodal_loss.errors import UserError, require_choice, require_number
+from multimodal_loss.options import at_most, file_name
 
 Stats = NDArray[np.float64]
 Index = NDArray[np.int64]
+# From a config, where `[1, 2]` are numbers, and one name may stand without brackets.
+Names = str | Sequence[str | int | float]
 
 
 @dataclass(eq=False)
@@ -72,16 +75,16 @@ class TablesDataset(Dataset):
     version: ClassVar[int] = 1
 
     path: str | Path
-    label: str = "tables"
-    modalities: Sequence[str] | None = None
+    label: Annotated[str, file_name(100)] = "tables"
+    modalities: Names | None = None
     missing: str = "error"
     folds: int = 5
-    split_seed: int = 0
+    split_seed: Annotated[int, at_most(2**32 - 1)] = 0  # what scikit-learn takes
     groups: str = "auto"
     top_variance: int | None = None
     standardise: bool = True
     impute: str | None = None
-    classes: Sequence[str] | None = None
+    classes: Names | None = None
     inner_folds: int | None = None
     inner_fold: int | None = None
 
@@ -366,6 +369,5 @@ def _digest(splits: Iterable[Split]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _texts(names: Sequence[str]) -> tuple[str, ...]:
-    """Names from a config, where `[1, 2]` are numbers, and one name may stand without brackets."""
+def _texts(names: Names) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(map(str, names))

@@ -25,6 +25,7 @@ from multimodal_loss.training.loop import Interrupted, TrainingState, resume, sa
 from multimodal_loss.training.progress import Progress
 from multimodal_loss.training.replicate import Recipe, Replicate, make_replicate
 
+DEVICES = ("cuda", "mps", "cpu")
 # What RuntimeErrors say of it on CPU and MPS.
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
 
@@ -178,15 +179,19 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        return torch.empty(0, device=name).device
+        device = torch.device(name)
+        if device.type not in DEVICES or (device.type == "cpu" and device.index):
+            raise RuntimeError(f"give auto, or one of {', '.join(DEVICES)}")
+        device = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device={name} cannot be used here ({str(error).splitlines()[0]}); try device=auto") from error
+    return device
 
 
 def make_dataset(settings: RunConfig) -> Dataset:
     """Raises MissingData, with the way to get them, where its files are not there."""
     try:
-        dataset: Dataset = _build(settings.dataset, "dataset")
+        dataset: Dataset = build(settings.dataset, "dataset")
         dataset.require_files()
     except MissingData as error:
         cure = settings.facts["dataset"].get("how_to_get") or "give another dataset.path"
@@ -209,27 +214,27 @@ def make_planned(settings: RunConfig, dataset: Dataset, planned: Planned) -> Rep
 
     def make_backbone(_: Any) -> Any:
         options = {"feature_shapes": data.feature_shapes, "num_classes": len(data.classes)}
-        return _build(of_replicate(settings.backbone, position), "backbone", **options)
+        return build(of_replicate(settings.backbone, position), "backbone", **options)
 
     def make_fusion(num_classes: int, num_modalities: int) -> Any:
         options = {"num_classes": num_classes, "num_modalities": num_modalities}
-        return _build(of_replicate(settings.fusion, position), "fusion", **options)
+        return build(of_replicate(settings.fusion, position), "fusion", **options)
 
     return make_replicate(planned.replicate_id, planned.seed, planned.fold, data, make_backbone, make_fusion)
 
 
 def make_recipe(settings: RunConfig, replicate: Replicate) -> Recipe:
     position = replicate.fold or 0
-    optimizer = _build(of_replicate(settings.optimizer, position), "optimizer")
+    optimizer = build(of_replicate(settings.optimizer, position), "optimizer")
     node = of_replicate(settings.scheduler, position)
-    scheduler = None if node is None else _build(node, "scheduler")
+    scheduler = None if node is None else build(node, "scheduler")
     recipe = Recipe(optimizer, settings.trainer, settings.fusion_input, scheduler, settings.workers)
     if recipe.lr <= 0:
         raise UserError(f"optimizer.lr={recipe.lr:g}: must be a number above 0")
     return recipe
 
 
-def _build(node: Any, group: str, **extra: Any) -> Any:
+def build(node: Any, group: str, **extra: Any) -> Any:
     try:
         return instantiate(node, _convert_="all", **extra)
     except InstantiationException as error:
