@@ -117,7 +117,7 @@ def test_killed_in_any_fold_it_ends_in_the_same_numbers(overrides: list[str], tm
 
 @pytest.mark.parametrize(
     ("folds", "complaint"),
-    [("[7]", "folds 0 to 4"), ("[0,0]", "each once"), ("[x]", "folds=x"), ("[]", "at least one")],
+    [("[7]", "folds 0 to 4"), ("[0,0]", "each once"), ("[x]", r'folds=\["x"\]'), ("[]", "at least one")],
 )
 def test_bad_folds_fail_in_one_line(overrides: list[str], folds: str, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
