@@ -43,16 +43,17 @@ BELOW = {
     "errors": set(),
     "files": {"errors"},
     "options": {"errors"},
+    "command": {"errors", "files"},
     "fusion": set(),
     "backbones": {"errors", "fusion"},
     "datasets": {"errors", "files", "options"},
     "configuration": {"errors", "options"},
     "results": {"errors", "files"},
     "trackers": {"errors", "results"},
-    "training": {"errors", "files", "fusion", "datasets", "configuration", "results", "trackers"},
-    "train": {"errors", "files", "configuration", "training"},
+    "training": {"command", "errors", "files", "fusion", "datasets", "configuration", "results", "trackers"},
+    "train": {"command", "errors", "configuration", "training"},
     "reporting": {"errors", "files", "results"},
-    "report": {"errors", "files", "results", "reporting"},
+    "report": {"command", "errors", "files", "results", "reporting"},
 }
 
 

@@ -1,9 +1,11 @@
 """Killed at any moment and started again, a run ends in the numbers of an undisturbed one, bit for bit."""
 
+import io
 import json
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ from multimodal_loss.configuration import compose_config
 from multimodal_loss.results.run_directory import RunDirectory
 from multimodal_loss.training import loop
 from multimodal_loss.training.loop import TrainingState
-from multimodal_loss.training.run import run
+from multimodal_loss.training.run import FailedRun, run
 
+Change = Callable[[dict[str, Any]], None]
 LONG = ("trainer.max_epochs=1000", "trainer.patience=1000", "optimizer.lr=1e-3", "fusion=multimodal")
 
 
@@ -88,12 +91,116 @@ def test_a_polite_stop_checkpoints_at_once(
     assert outcome(folder) == outcome(undisturbed)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_of_a_sweep_stop_with_a_checkpoint_when_their_parent_is_stopped_or_gone(
+    tiny: list[str], tmp_path: Path, number: signal.Signals
+) -> None:
+    long = [*tiny, "trainer.max_epochs=1000000", "trainer.patience=1000000", "method=sum_ce", "checkpoint_seconds=0.05"]
+    process = start_training([*long, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], "-m")
+    deadline = time.monotonic() + 100
+    while not (found := list(tmp_path.glob("runs/*/checkpoint.pt"))):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    if number == signal.SIGTERM:
+        error = process.communicate(timeout=120)[1]
+        assert error.count("error: stopped by SIGTERM; start the same command again to continue") == 1
+        assert "Traceback" not in error and not list(tmp_path.glob("runs/.sweep/failure*"))
+    assert process.wait(timeout=60) == (143 if number == signal.SIGTERM else -number)
+    (checkpoint,) = found
+    with RunDirectory(checkpoint.parent).locked(lambda: None):  # waits until the worker has ended
+        before = checkpoint.stat().st_mtime_ns
+        assert torch.load(checkpoint, weights_only=True)["training"]["state"]["epoch"] > 0
+        time.sleep(0.3)
+        assert checkpoint.stat().st_mtime_ns == before
+
+
 def test_two_processes_on_one_run_take_turns(tiny: list[str], tmp_path: Path, undisturbed: Path) -> None:
     both = [start_training([*tiny, *LONG]) for _ in range(2)]
     said = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sum("another process is training" in err for _, err in said) == 1
     assert outcome(tmp_path / "runs" / undisturbed.name) == outcome(undisturbed)
+
+
+def drop(*keys: str) -> Change:
+    def change(content: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            content = content[key]
+        del content[keys[-1]]
+
+    return change
+
+
+def put(value: object, *keys: Any) -> Change:
+    def change(content: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            content = content[key]
+        content[keys[-1]] = value
+
+    return change
+
+
+def as_before_digests(change: Change) -> Change:
+    def both(content: dict[str, Any]) -> None:
+        del content["digest"]
+        change(content)
+
+    return both
+
+
+FOREIGN = {"backbone": {"other.weight": torch.ones(2)}, "fusion": {}}
+DAMAGES = {
+    "epoch": put(7, "training", "state", "epoch"),
+    "best": put((0.0, 3), "training", "state", "stopping", 0),
+    "no random state": drop("training", "random", "cpu"),
+    "no optimiser": put(None, "training", "trainer"),
+    "no history": drop("training", "state", "history"),
+    "history": put(torch.ones(1, 4), "training", "state", "history"),
+    "other layers": put(FOREIGN, "replicates", 0),
+    "another replicate": put(FOREIGN, "replicates", 5),
+    "a replicate less": drop("replicates", 1),
+    "another run": put("0" * 64, "digest"),
+    "old, other layers": as_before_digests(put(FOREIGN, "replicates", 0)),
+    "old, no random state": as_before_digests(drop("training", "random", "cpu")),
+    "old, no state": as_before_digests(drop("training", "state")),
+    "old, text": as_before_digests(put("text", "training")),
+}
+
+
+def test_a_checkpoint_that_is_not_the_one_that_was_written_is_named(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changed in any part, of another run, no checkpoint at all: never a traceback, and never other numbers."""
+    config = compose_config([*tiny, "fusion=multimodal", "trainer.path=ordinary", "checkpoint_seconds=0"])
+    saved = loop.save_checkpoint
+
+    def killed(directory: RunDirectory, replicates: Any, trainer: Any, state: TrainingState) -> None:
+        saved(directory, replicates, trainer, state)
+        if replicates[0].replicate_id == 1 and state.epoch == 5:
+            raise Killed
+
+    with monkeypatch.context() as context:
+        context.setattr(loop, "save_checkpoint", killed)
+        with pytest.raises(Killed):
+            run(config)
+    (path,) = tmp_path.glob("runs/*/checkpoint.pt")
+    good = path.read_bytes()
+    for name, change in DAMAGES.items():
+        content = torch.load(io.BytesIO(good), weights_only=True)
+        change(content)
+        torch.save(content, path)
+        with pytest.raises(FailedRun, match=r"^cannot read .*checkpoint\.pt \(.*\); delete it") as caught:
+            run(config)
+            pytest.fail(name)
+        assert "\n" not in str(caught.value)
+    for damaged in (b"", b"damaged", good[: len(good) // 2], good[:200] + b"\0" * 99 + good[299:]):
+        path.write_bytes(damaged)
+        with pytest.raises(FailedRun, match=r"^cannot read .*checkpoint\.pt"):
+            run(config)
+    path.write_bytes(good)
+    assert outcome(run(config).path)["status"] == "done"
 
 
 class Killed(BaseException):

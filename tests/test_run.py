@@ -155,15 +155,6 @@ def test_a_lock_file_that_cannot_be_opened_is_one_line_also_where_the_run_is_don
         run(config)
 
 
-def test_a_damaged_checkpoint_is_named(tiny: list[str]) -> None:
-    config = compose_config([*tiny, "fusion=sum_ce"])
-    directory = run(config)
-    directory.result.unlink()
-    directory.checkpoint.write_bytes(b"damaged")
-    with pytest.raises(FailedRun, match=r"cannot read .*checkpoint.pt .*; delete it"):
-        run(config)
-
-
 def test_a_run_killed_between_its_last_checkpoint_and_its_result_only_evaluates_again(tiny: list[str]) -> None:
     config = compose_config([*tiny, "fusion=multimodal"])
     directory = run(config)

@@ -1,7 +1,12 @@
-"""Files that are there as a whole or not at all."""
+"""Files and folders that are there as a whole or not at all."""
 
+import contextlib
+import fcntl
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,11 +21,13 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it: a reader sees the old bytes or the new, never a
     part.
 
-    Raises UserError when the file cannot be written (disk full, no permission).
+    Raises WriteError when the file cannot be written (disk full, no permission).
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        remove_leftovers(path.parent, f".{path.name}.*.tmp")
         with open(temporary, "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -29,7 +36,42 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except (OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "writ" not in str(error) and "enforce fail" not in str(error):
             raise
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "the disk is full or not writable"
-        raise WriteError(f"cannot write {path}: {reason}; make room and start the same command again") from error
+        raise WriteError(f"cannot write {path}: {reason(error)}; make room and start the same command again") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder(place: Path) -> Iterator[Path]:
+    """A folder beside `place`, to be renamed to it. What killed processes left of such folders is removed."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(place.parent, ".*.half-built")
+    with tempfile.TemporaryDirectory(
+        prefix=f".{place.name}.", suffix=".half-built", dir=place.parent, ignore_cleanup_errors=True
+    ) as folder:
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            made = Path(folder) / place.name
+            made.mkdir()  # others may read it, as the umask says; the temporary folder is its owner's alone
+            yield made
+        finally:
+            os.close(lock)
+
+
+def remove_leftovers(folder: Path, pattern: str) -> None:
+    """Temporary files and folders that nobody holds: whoever made them was killed."""
+    for path in folder.glob(pattern):
+        with contextlib.suppress(OSError):  # held, another user's, or gone
+            held = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(held)
+
+
+def reason(error: BaseException) -> str:
+    """Why a file could not be written or read; NumPy and torch count bytes where the disk is full."""
+    told = error.strerror if isinstance(error, OSError) else None
+    return told or "the disk is full or not writable"

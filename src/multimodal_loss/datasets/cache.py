@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from multimodal_loss.errors import UserError
+from multimodal_loss.files import WriteError, reason, temporary_folder
 
 Content = TypeVar("Content")
 
@@ -24,28 +24,21 @@ def cached(
     """
     try:
         if not (folder / mark).exists():
-            _make(folder, mark, write)
+            with temporary_folder(folder) as made:
+                write(made)
+                try:
+                    made.rename(folder)
+                except OSError:
+                    if not (folder / mark).exists():
+                        raise
     except OSError as error:
-        raise UserError(f"cannot write {what} to {folder}: {error.strerror or error}") from error
+        raise WriteError(f"cannot write {what} to {folder}: {reason(error)}") from error
     try:
         return read(folder)
     except (OSError, EOFError, ValueError, KeyError) as error:
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError) and error.strerror:
+            raise UserError(f"cannot read {what} in {folder}: {error.strerror}") from error
         raise UserError(f"{folder}: {what} are damaged ({error}); delete this folder") from error
-
-
-def _make(folder: Path, mark: str, write: Callable[[Path], None]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True
-    ) as temporary:
-        made = Path(temporary) / folder.name
-        made.mkdir()  # others may read it, as the umask says; the temporary folder is its owner's alone
-        write(made)
-        try:
-            made.rename(folder)
-        except OSError:
-            if not (folder / mark).exists():
-                raise
 
 
 def sha256(path: str | Path) -> str:

@@ -5,11 +5,12 @@ alone. `TrainingState` and the checkpoint span the whole run, so that a killed o
 """
 
 import copy
+import hashlib
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -18,21 +19,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from multimodal_loss.command import Interrupted, asked_to_stop
 from multimodal_loss.configuration import TrainerConfig
-from multimodal_loss.errors import TrainingError, UserError
+from multimodal_loss.errors import TrainingError, UserError, one_line
 from multimodal_loss.files import write_atomically
 from multimodal_loss.fusion.base import NonFiniteScores
 from multimodal_loss.results.run_directory import RunDirectory, is_logged
 from multimodal_loss.training.group_trainer import GroupTrainer
 from multimodal_loss.training.replicate import Replicate
-
-
-class Interrupted(Exception):
-    """A signal asked the run to stop; it has written its checkpoint."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}; start the same command again to continue")
-        self.signal_number = signal_number
 
 
 class Observer(Protocol):
@@ -126,7 +120,7 @@ def train(
     """
     state = resume(run) if state is None else state
     _check_data(replicates, run, state)
-    _enter_group(replicates, trainer, options, state)
+    _enter_group(replicates, trainer, options, run, state)
     with caught_signals() as caught:
         started = last_checkpoint = time.monotonic()
         before = state.seconds
@@ -141,6 +135,8 @@ def train(
                 raise TrainingError(
                     f"the loss of replicate {names} became nan in epoch {state.epoch + 1}; try a smaller optimizer.lr"
                 ) from error
+            if asked_to_stop():
+                caught.append(signal.SIGTERM)
             if caught or time.monotonic() - last_checkpoint > checkpoint_seconds:
                 save_checkpoint(run, replicates, trainer, state)
                 last_checkpoint = time.monotonic()
@@ -164,7 +160,11 @@ def _check_data(replicates: Sequence[Replicate], run: RunDirectory, state: Train
 
 
 def _enter_group(
-    replicates: Sequence[Replicate], trainer: GroupTrainer, options: TrainerConfig, state: TrainingState
+    replicates: Sequence[Replicate],
+    trainer: GroupTrainer,
+    options: TrainerConfig,
+    run: RunDirectory,
+    state: TrainingState,
 ) -> None:
     """Begin the group, or make it what it was at the checkpoint: in the middle, or at its end."""
     numbers = [r.replicate_id for r in replicates]
@@ -173,16 +173,17 @@ def _enter_group(
         state.epoch, state.seconds, state.best, state.kept = 0, 0.0, {}, {}
         state.stopping = {number: EarlyStopping(options.min_delta, options.patience) for number in numbers}
         return
-    for replicate in replicates:
-        replicate.load_state_dict(state.weights.pop(replicate.replicate_id))
-    if all(number in state.stopped for number in numbers):
-        trainer.active = []
-        return
-    assert state.trainer is not None
-    trainer.load_state_dict(state.trainer)
-    for stopping in state.stopping.values():
-        stopping.min_delta, stopping.patience = options.min_delta, options.patience
-    _set_random(state.random, _device(replicates))
+    with _reading(run):  # the weights of layers, or of an optimiser, that the code of today has not
+        for replicate in replicates:
+            replicate.load_state_dict(state.weights.pop(replicate.replicate_id))
+        if all(number in state.stopped for number in numbers):
+            trainer.active = []
+            return
+        assert state.trainer is not None
+        trainer.load_state_dict(state.trainer)
+        for stopping in state.stopping.values():
+            stopping.min_delta, stopping.patience = options.min_delta, options.patience
+        _set_random(state.random, _device(replicates))
 
 
 def _end_epoch(
@@ -286,6 +287,7 @@ def save_checkpoint(
             "random": {} if trainer is None else _random(_device(replicates)),
         },
     }
+    content["digest"] = _digest(run, content)
     write_atomically(run.checkpoint, lambda file: torch.save(content, file))
     run.write_history(state.history)
 
@@ -295,16 +297,50 @@ def resume(run: RunDirectory) -> TrainingState:
     state = TrainingState()
     if not run.checkpoint.exists():
         return state
-    try:
+    with _reading(run):
         content = torch.load(run.checkpoint, map_location="cpu", weights_only=True)
+        told = content.pop("digest", None)  # of a run that an earlier version began there is none
+        if told not in (None, _digest(run, content)):
+            raise ValueError("changed since it was written, or of another run")
         training = content["training"]
         state.weights, state.trainer, state.random = content["replicates"], training["trainer"], training["random"]
         state.load_state_dict(training["state"])
-    except Exception as error:  # whatever a damaged file makes torch.load raise
-        raise UserError(
-            f"cannot read {run.checkpoint} ({type(error).__name__}); delete it to train this run from the start"
-        ) from error
     return state
+
+
+@contextmanager
+def _reading(run: RunDirectory) -> Iterator[None]:
+    """Whatever a damaged, or a foreign, checkpoint makes torch raise becomes one line."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(
+            f"cannot read {run.checkpoint} ({type(error).__name__}: {one_line(error, 100)}); delete it to train this "
+            "run from the start"
+        ) from error
+
+
+def _digest(run: RunDirectory, content: dict[str, Any]) -> str:
+    """Of the run that a checkpoint is of, and of everything in it."""
+    digest = hashlib.sha256(run.hash.encode())
+
+    def add(node: Any) -> None:
+        if isinstance(node, Tensor):
+            digest.update(f"{node.dtype}{tuple(node.shape)}".encode())
+            digest.update(node.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        elif isinstance(node, Mapping):
+            digest.update(repr(sorted(map(repr, node))).encode())
+            for key in sorted(node, key=repr):
+                add(node[key])
+        elif isinstance(node, (list, tuple)):
+            digest.update(f"{len(node)}".encode())
+            for one in node:
+                add(one)
+        else:
+            digest.update(repr(node).encode())
+
+    add(content)
+    return digest.hexdigest()
 
 
 def _moved(weights: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from multimodal_loss.trackers import Tracker, make_tracker
 from multimodal_loss.training.collapsed import CollapsedTrainer, can_collapse
 from multimodal_loss.training.evaluate import evaluate, validation_split
 from multimodal_loss.training.group_trainer import GroupTrainer, OrdinaryTrainer
-from multimodal_loss.training.loop import Interrupted, TrainingState, resume, save_checkpoint, train
+from multimodal_loss.training.loop import TrainingState, resume, save_checkpoint, train
 from multimodal_loss.training.progress import Progress
 from multimodal_loss.training.replicate import Recipe, Replicate, make_replicate
 
@@ -102,8 +102,6 @@ def _train(
         result.update(status="done", ended=now())
         directory.write_result(result)
         tracker.finish(result, predictions)
-    except Interrupted:
-        raise
     except Exception as caught:
         error = caught if isinstance(caught, UserError) else _out_of_memory(caught, settings, device)
         reason = str(error or f"{type(caught).__name__}: {caught}")
