@@ -197,7 +197,9 @@ def test_a_checkpoint_is_never_continued_on_other_data(overrides: list[str], stu
     else:
         lines = [f"{line},{'new' if i == 0 else i % 7}" for i, line in enumerate(lines)]
     (study / "images.csv").write_text("\n".join([*lines, ""]))
-    with pytest.raises(FailedRun, match=r"the data of replicate 0 changed since .*checkpoint.pt was written; delete"):
+    with pytest.raises(
+        FailedRun, match=r"the data or initial weights of replicate 0 changed since .*checkpoint.pt was written; delete"
+    ):
         run(compose_config(long))
     (folder / "checkpoint.pt").unlink()
     assert result_of(run(compose_config([*long[:-2], "trainer.max_epochs=3"])).path)["status"] == "done"

@@ -241,6 +241,14 @@ def test_monitors_read_off_the_same_scores_are_what_each_alone_is() -> None:
     assert stack.validation_values(every) == [stack.validation_values([one])[0] for one in every]
 
 
+def test_a_checkpoint_that_began_from_other_weights_is_not_continued(tmp_path: Path) -> None:
+    one, how = replicate(), recipe(1)
+    one.backbone.description = lambda: {"initial_weights": "file"}
+    state = TrainingState(fingerprints={0: "toy drawn"})
+    with pytest.raises(UserError, match=r"data or initial weights of replicate 0 changed since .*checkpoint\.pt"):
+        train([one], OrdinaryTrainer(one, how, CPU), how.trainer, run_directory(tmp_path), state=state)
+
+
 def test_an_iterate_to_keep_needs_something_to_stop_by() -> None:
     with pytest.raises(UserError, match=r"trainer\.keep=validation_ACC: set trainer\.monitor"):
         TrainerConfig(5, 1, 0.0, 1, keep="validation_ACC")

@@ -4,7 +4,7 @@ A run is identified by the hash of what decides its numbers, and of nothing else
 
     dataset        the node that is built, and the `version` of its class; a path below data_dir counts from there on,
                    and cache_dir does not count
-    backbone, fusion, fusion_input, optimizer, scheduler, trainer; of a file backbone.pretrained its name
+    backbone, fusion, fusion_input, optimizer, scheduler, trainer; of files backbone.pretrained their names
     replicates     seed and fold of each, so that folds=auto and the same folds written out are one run
     profile
 
@@ -184,8 +184,8 @@ def run_hash(config: RunConfig, plan: Sequence[Planned]) -> str:
     if isinstance(dataset.get("path"), str):
         dataset["path"] = dataset["path"].removeprefix(f"{config.data_dir}/")
     backbone = dict(config.backbone)
-    if isinstance(backbone.get("pretrained"), str):
-        backbone["pretrained"] = Path(backbone["pretrained"]).name
+    if "pretrained" in backbone:
+        backbone["pretrained"] = _file_names(backbone["pretrained"])
     content = {
         "dataset": dataset,
         "data_version": data_version(config),
@@ -327,6 +327,13 @@ def _built_by(group: str, node: Node) -> Any:
 
 def _several(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, list) else (value,)
+
+
+def _file_names(node: Any) -> Any:
+    """A path, or each of a mapping, without its folder."""
+    if isinstance(node, dict):
+        return {key: _file_names(value) for key, value in node.items()}
+    return Path(node).name if isinstance(node, str) else node
 
 
 def _without_nulls(node: Any) -> Any:

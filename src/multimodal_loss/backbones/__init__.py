@@ -6,5 +6,15 @@ from multimodal_loss.backbones.intermediate_attention_blocks import AudioBranch
 from multimodal_loss.backbones.logistic import LogisticRegression
 from multimodal_loss.backbones.mlp import MLP
 from multimodal_loss.backbones.moma import MOMA
+from multimodal_loss.backbones.x_norm import XNorm, XNormEnds
 
-__all__ = ["MLP", "MOMA", "AudioBranch", "DeepConvLSTM", "IntermediateAttention", "LogisticRegression"]
+__all__ = [
+    "MLP",
+    "MOMA",
+    "AudioBranch",
+    "DeepConvLSTM",
+    "IntermediateAttention",
+    "LogisticRegression",
+    "XNorm",
+    "XNormEnds",
+]

@@ -149,13 +149,12 @@ def train(
 
 
 def _check_data(replicates: Sequence[Replicate], run: RunDirectory, state: TrainingState) -> None:
-    """Raise UserError where a checkpoint's weights were trained on other data than there are now."""
+    """Raise UserError where a checkpoint's weights were trained on other data, or began from others, than now."""
     for replicate in replicates:
-        data = replicate.data.fingerprint
-        if state.fingerprints.setdefault(replicate.replicate_id, data) != data:
+        if state.fingerprints.setdefault(replicate.replicate_id, replicate.source) != replicate.source:
             raise UserError(
-                f"the data of replicate {replicate.replicate_id} changed since {run.checkpoint} was written; delete "
-                "that file to train this run from the start"
+                f"the data or initial weights of replicate {replicate.replicate_id} changed since {run.checkpoint} was "
+                "written; delete that file to train this run from the start"
             )
 
 

@@ -46,6 +46,13 @@ class Replicate:
             f"{type(self.backbone).__name__} does not say which they are (modality_parameters); choose another fusion"
         )
 
+    @property
+    def source(self) -> str:
+        """Identity of what its weights follow from: the data, and the initial weights where the backbone names them."""
+        described: dict[str, Any] = getattr(self.backbone, "description", dict)()
+        named = described.get("initial_weights")
+        return self.data.fingerprint if named is None else f"{self.data.fingerprint} {named}"
+
     def state_dict(self) -> dict[str, Any]:
         return {"backbone": self.backbone.state_dict(), "fusion": self.fusion.state_dict()}
 

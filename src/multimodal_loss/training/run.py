@@ -197,11 +197,20 @@ def make_dataset(settings: RunConfig) -> Dataset:
     return dataset
 
 
-def pretrained_weights(settings: RunConfig) -> dict[str, str]:
-    """What identifies the backbone's file of pretrained weights, if it starts from one."""
-    path = settings.backbone.get("pretrained")
+def pretrained_weights(settings: RunConfig) -> dict[str, Any]:
+    """What identifies the backbone's file of pretrained weights, if it starts from one. Of a mapping of several files,
+    each may be lacking, which is part of the identity: with the file there, the run is trained again.
+    """
+    given = settings.backbone.get("pretrained")
+    if isinstance(given, dict):
+        there = {key: path is not None and Path(str(path)).is_file() for key, path in given.items()}
+        return {"pretrained": {key: _identity_of(path) if there[key] else None for key, path in given.items()}}
+    return {} if given is None else {"pretrained": _identity_of(given)}
+
+
+def _identity_of(path: object) -> str:
     try:
-        return {} if path is None else {"pretrained": sha256(str(path))}
+        return sha256(str(path))
     except OSError as error:
         raise UserError(f"backbone.pretrained={path}: cannot be read ({error.strerror or error})") from error
 
