@@ -59,6 +59,17 @@ def any_fusion(request: pytest.FixtureRequest) -> Fusion:
     return mulmix_over_subsets() if request.param is None else build(request.param)
 
 
+def with_exact_gradient(fusion: Fusion) -> Fusion:
+    """The fusion, without what carries no gradient by definition, which finite differences do not know."""
+    if isinstance(fusion, fusions.Mulmix):
+        fusion.beta = 0.0  # of q
+    elif isinstance(fusion, fusions.OGMGE):
+        fusion.alpha = 0.0  # of k
+    elif isinstance(fusion, fusions.QMF):
+        fusion.variant = "rgbd"  # of the weights, and of a history that there is none of yet
+    return fusion.double()
+
+
 def gradients(fusion: Fusion, scores: Tensor, target: Tensor) -> list[Tensor]:
     return [*torch.autograd.grad(fusion(scores, target), [scores, *fusion.parameters()])]
 
@@ -120,10 +131,7 @@ def test_loss_can_be_scaled_and_walked_back_twice(fusion: Fusion) -> None:
 
 
 def test_gradcheck_of_loss_and_logits(fusion: Fusion) -> None:
-    if isinstance(fusion, fusions.Mulmix):
-        fusion.beta = 0.0  # its q carries no gradient by definition, which finite differences do not know
-    scores, target = draw(fusion, torch.float64)
-    fusion.double()
+    scores, target = draw(with_exact_gradient(fusion), torch.float64)
     names, parameters = zip(*fusion.named_parameters(), strict=True) if list(fusion.parameters()) else ((), ())
 
     def call(*inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,7 +146,10 @@ def test_state_dict_round_trip(config: Path) -> None:
     first, second = build(config), build(config)
     with torch.no_grad():
         for tensor in first.state_dict().values():
-            tensor.uniform_()
+            if tensor.is_floating_point():
+                tensor.uniform_()
+            else:
+                tensor.fill_(7)
     second.load_state_dict(first.state_dict())
     scores, target = draw(first)
     assert torch.equal(first(scores, target), second(scores, target))
@@ -216,6 +227,13 @@ def test_wrong_inputs_raise_one_line(scores: Tensor, target: Tensor, message: st
         ("Mulmix", {"candidates": "mean", "num_modalities": 11}, "at most 10 modalities"),
         ("Mulmix", {"num_modalities": 21}, "at most 20 modalities"),
         ("Mulmix", {"beta": -0.1}, "beta must be a number of at least 0"),
+        ("TMC", {"annealing_epochs": 0}, "annealing_epochs must be a whole number of at least 1, got 0"),
+        ("ECML", {"aggregation": "sum"}, "aggregation must be one of released, mean, by_uncertainty, got 'sum'"),
+        ("ECML", {"gamma": -1.0}, "gamma must be a number of at least 0, got -1"),
+        ("QMF", {"variant": "text"}, "variant must be one of text_image, rgbd, got 'text'"),
+        ("QMF", {"rank_margin": "none"}, "rank_margin must be one of released, required, got 'none'"),
+        ("FUML", {"norm": 0.5}, "norm must be a number of at least 1, got 0.5"),
+        ("MMPareto", {"gamma": 0.0}, "gamma must be a number above 0, got 0"),
     ],
 )
 def test_wrong_options_raise_one_line(kind: str, options: dict[str, Any], message: str) -> None:
@@ -236,10 +254,17 @@ NUMBERS = {
     "beta": ("abc", None, math.nan, True),
     "proxy_lr_multiplier": ("abc", 0, -1, None, math.inf),
     "ignore_index": ("abc", 2.5, None, True),
+    "annealing_epochs": ("abc", 2.5, None, True),
+    "norm": ("abc", None, math.inf, True),
+    "rank_weight": ("abc", -0.1, None, math.nan),
+    "noise": ("abc", -0.1, None, math.inf),
+    "modulated_epochs": ("abc", 2.5, -1, True),
+    "num_features": ("abc", 2.5, 0, True),
     "weights": ("abc", 0.5, [0.5, "abc"], [0.5, None], [0.5, math.inf]),
 }
 # The other options are chosen from named values.
 CHOICES = {"variant", "attention", "class_score", "candidates", "candidate_reduction", "loss", "ensemble"}
+CHOICES |= {"aggregation", "rank_margin"}
 
 
 @pytest.mark.parametrize("kind", sorted(set(fusions.__all__) - {"Fusion"}))
@@ -374,10 +399,7 @@ def test_inference_mode_leaves_no_mark_on_later_calls(any_fusion: Fusion, order:
 
 
 def test_second_derivatives(fusion: Fusion) -> None:
-    if isinstance(fusion, fusions.Mulmix):
-        fusion.beta = 0.0  # its q carries no gradient by definition, which finite differences do not know
-    fusion.double()
-    scores, target = draw(fusion, torch.float64)
+    scores, target = draw(with_exact_gradient(fusion), torch.float64)
     names, parameters = zip(*fusion.named_parameters(), strict=True) if list(fusion.parameters()) else ((), ())
 
     def call(*inputs: Tensor) -> Tensor:
@@ -438,3 +460,40 @@ def test_goes_through_checkpointing(any_fusion: Fusion, reentrant: bool) -> None
     torch.utils.checkpoint.checkpoint(any_fusion, scores, target, use_reentrant=reentrant).backward()
     for tensor, wanted in zip([scores, *any_fusion.parameters()], expected, strict=True):
         assert tensor.grad is not None and torch.equal(tensor.grad, wanted)
+
+
+@pytest.mark.parametrize("kind", ["TMC", "ECML", "FUML", "QMF", "OGMGE", "MMPareto", "MMCosine"])
+def test_float32_is_near_float64_with_many_modalities(kind: str) -> None:
+    """19 modalities with large scores, where evidence multiplies to 1e7 and more."""
+    torch.manual_seed(0)
+    fusion = getattr(fusions, kind)(18, 19).double()
+    fusion.begin_epoch(50, BATCH)
+    scores, target = 10 * torch.randn(BATCH, 19, 18, dtype=torch.float64), torch.randint(18, (BATCH,))
+    exact, logits = fusion(scores, target), fusion.logits(scores)
+    fusion.float()
+    assert fusion(scores.float(), target).item() == pytest.approx(exact.item(), rel=1e-4)
+    torch.testing.assert_close(fusion.logits(scores.float()).double(), logits, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_are_shares(any_fusion: Fusion) -> None:
+    scores, _ = draw(any_fusion)
+    weights = any_fusion.modality_weights(scores)
+    if weights is None:
+        return
+    assert weights.shape == scores.shape[:2] and (weights >= 0).all()
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(BATCH))
+    assert any_fusion.modality_weights(scores[:0]).shape == (0, any_fusion.num_modalities)  # type: ignore[union-attr]
+
+
+def test_what_is_monitored_does_not_move_with_the_epoch(any_fusion: Fusion) -> None:
+    scores, target = draw(any_fusion)
+    scores = scores.detach()
+    watched = []
+    for epoch in range(1, 4):
+        any_fusion.begin_epoch(epoch, BATCH)
+        loss = any_fusion(scores, target, torch.arange(BATCH))
+        watched += [any_fusion.monitored(scores, target, loss).item(), any_fusion.monitored(scores, target).item()]
+    assert len(set(watched)) == 1
+    likelihood = any_fusion.negative_log_likelihood(scores, target)
+    expected = -any_fusion.probabilities(scores)[torch.arange(BATCH), target].log().mean()
+    torch.testing.assert_close(likelihood, expected)

@@ -135,7 +135,8 @@ class Fusion(nn.Module):
 
     def negative_log_likelihood(self, scores: Tensor, target: Tensor) -> Tensor:
         """The mean of -log p_y with p the fused probabilities: a scalar."""
-        return self.cross_entropy(self.logits(scores), target)
+        losses = F.cross_entropy(self.logits(scores), target, ignore_index=self.ignore_index, reduction="none")
+        return mean_of_kept(losses, target != self.ignore_index)
 
     @property
     def needs_modality_parameters(self) -> bool:
@@ -161,7 +162,18 @@ class Fusion(nn.Module):
 
     def modality_weights(self, scores: Tensor) -> Tensor | None:
         """How much each modality is trusted with each sample, (B, M), at least 0, with sum 1; None: no such weight."""
+        self._check_scores(scores)
+        _check_finite(scores)
+        return self._in_full_precision("compute_weights", scores)
+
+    def compute_weights(self, scores: Tensor) -> Tensor | None:
+        """The weights of scores already checked."""
         return None
+
+    @property
+    def score_width(self) -> int:
+        """The last axis of what it reads: C, unless it takes features."""
+        return self.num_classes
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """What a torch optimiser takes, for a backbone that learns at the rate `lr`; [] without parameters."""
@@ -200,7 +212,7 @@ class Fusion(nn.Module):
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in inspect.signature(type(self)).parameters)
 
     def _check_scores(self, scores: Tensor) -> None:
-        expected = (self.num_modalities, self.num_classes)
+        expected = (self.num_modalities, self.score_width)
         if scores.dim() != 3 or tuple(scores.shape[1:]) != expected:
             raise ValueError(
                 f"{type(self).__name__} expects scores of shape (batch, {expected[0]}, {expected[1]}), "

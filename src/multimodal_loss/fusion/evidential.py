@@ -1,0 +1,85 @@
+"""What TMC and ECML share: class scores as evidence for a Dirichlet distribution over class probabilities."""
+
+from abc import abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from multimodal_loss.fusion.base import Fusion, check_number, mean_of_kept
+
+
+class EvidentialFusion(Fusion):
+    """Reads logits x. Evidence e = softplus(x) of a modality is a Dirichlet with alpha = e + 1, strength S = sum_k
+    alpha_k and uncertainty u = C / S (Sensoy et al. 2018, NeurIPS, arXiv 1806.01768). A subclass fuses the evidence.
+
+    The fused probabilities are the mean of the fused Dirichlet, alpha / S: the logits are log alpha. A modality's
+    weight is its certainty 1 - u as a share of all modalities' certainty.
+
+    The loss of a Dirichlet is the expected cross-entropy, and a divergence from the uniform Dirichlet without the true
+    class, whose weight grows over the epochs:
+
+        psi(S) - psi(alpha_y) + min(1, epoch / annealing_epochs) KL(Dir(alpha, but 1 at y) || Dir(1, ..., 1))
+
+    so it rises while the network learns: early stopping watches the negative log-likelihood of the fused probabilities.
+    Without a call of `begin_epoch` the epoch is 0.
+
+    Evidence and loss are computed in float64 (float32 on mps, which has no other): fused evidence is a product over
+    modalities, where float32 loses 1 % of the loss at 19 modalities.
+    """
+
+    epoch: Tensor
+
+    def __init__(self, num_classes: int, num_modalities: int, annealing_epochs: int, ignore_index: int) -> None:
+        super().__init__(num_classes, num_modalities, ignore_index)
+        check_number("annealing_epochs", annealing_epochs, at_least=1, whole=True)
+        self.annealing_epochs = annealing_epochs
+        self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
+
+    @abstractmethod
+    def fused_evidence(self, evidence: Tensor) -> Tensor:
+        """(B, C) from the modalities' evidence (B, M, C)."""
+
+    def begin_epoch(self, epoch: int, num_samples: int) -> None:
+        self.epoch.fill_(epoch)
+
+    def monitored(self, scores: Tensor, target: Tensor, loss: Tensor | None = None) -> Tensor:
+        return self.negative_log_likelihood(scores, target)
+
+    def compute_logits(self, scores: Tensor) -> Tensor:
+        return self.fused_evidence(evidence_of(scores)).log1p().to(scores.dtype)
+
+    def compute_weights(self, scores: Tensor) -> Tensor:
+        return F.normalize(certainty_of(evidence_of(scores)), p=1, dim=1).to(scores.dtype)
+
+    def losses(self, evidence: Tensor, target: Tensor) -> Tensor:
+        """The loss of each sample's Dirichlets (B, V), from evidence (B, V, C)."""
+        kept = self.kept(target)
+        safe = target if kept is None else target.where(kept, 0)
+        true = F.one_hot(safe, self.num_classes).to(evidence.dtype).unsqueeze(1)
+        alpha = evidence + 1
+        expected = torch.digamma(alpha.sum(dim=2)) - (torch.digamma(alpha) * true).sum(dim=2)
+        weight = (self.epoch.to(evidence.dtype) / self.annealing_epochs).clamp(max=1)
+        return expected + weight * _divergence_from_uniform(alpha + (1 - alpha) * true)
+
+    def mean(self, losses: Tensor, target: Tensor) -> Tensor:
+        return mean_of_kept(losses, self.kept(target))
+
+
+def evidence_of(scores: Tensor) -> Tensor:
+    return F.softplus(scores if scores.device.type == "mps" else scores.double())
+
+
+def certainty_of(evidence: Tensor) -> Tensor:
+    """1 - C / S, in [0, 1), over the last axis."""
+    total = evidence.sum(dim=-1)
+    return total / (total + evidence.shape[-1])
+
+
+def _divergence_from_uniform(alpha: Tensor) -> Tensor:
+    """KL(Dir(alpha) || Dir(1, ..., 1)) over the last axis."""
+    strength = alpha.sum(dim=-1, keepdim=True)
+    uniform = torch.lgamma(torch.full_like(strength, alpha.shape[-1]))
+    normaliser = torch.lgamma(strength) - uniform - torch.lgamma(alpha).sum(dim=-1, keepdim=True)
+    expected = ((alpha - 1) * (torch.digamma(alpha) - torch.digamma(strength))).sum(dim=-1, keepdim=True)
+    return (normaliser + expected).squeeze(-1)

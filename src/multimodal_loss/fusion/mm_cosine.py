@@ -1,0 +1,50 @@
+"""MMCosine (Xu et al. 2023, ICASSP, arXiv 2303.05338)."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from multimodal_loss.fusion.base import Fusion, check_number
+
+
+class MMCosine(Fusion):
+    """Cross-entropy of summed cosines: z_k = scale sum_m cos(h_m, w_mk), with a head per modality that has no bias.
+
+    h_m are the modality's features (eq. 3-4). Given the class scores of a backbone, as everywhere in this package,
+    these are the features, of width C; in a training loop of your own give features (B, M, num_features) in their
+    place. Its one parameter `weight` (C, M, features) is drawn as by a linear layer over the concatenation.
+
+    The released code (github.com/GeWu-Lab/MMCosine_ICASSP23) evaluates by the plain linear head, with lengths and bias;
+    here prediction and loss use the same cosines. Its further noise-contrastive term has weight 0 by default.
+
+    Args:
+        num_classes: C.
+        num_modalities: M.
+        scale: s, the inverse temperature of the cross-entropy; 10 in the original.
+        num_features: width of h_m, the same for all modalities; null for C.
+        ignore_index: samples with this target leave the loss as if they were not in the batch.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_modalities: int,
+        scale: float = 10.0,
+        num_features: int | None = None,
+        ignore_index: int = -100,
+    ) -> None:
+        super().__init__(num_classes, num_modalities, ignore_index)
+        check_number("scale", scale, above=0)
+        if num_features is not None:
+            check_number("num_features", num_features, at_least=1, whole=True)
+        self.scale = scale
+        self.num_features = num_features
+        layer = nn.Linear(num_modalities * self.score_width, num_classes, bias=False)
+        self.weight = nn.Parameter(layer.weight.detach().view(num_classes, num_modalities, self.score_width))
+
+    @property
+    def score_width(self) -> int:
+        return self.num_features or self.num_classes
+
+    def compute_logits(self, scores: Tensor) -> Tensor:
+        rows = F.normalize(self.weight, dim=2).flatten(1)
+        return self.scale * F.normalize(scores, dim=2).flatten(1) @ rows.t()
