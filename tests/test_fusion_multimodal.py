@@ -1,5 +1,6 @@
 """The MultiModal loss against its formulas written out as loops, and what is particular to it."""
 
+import itertools
 import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from multimodal_loss import MultiModalLoss, SoftTriple
-from multimodal_loss.fusion import multimodal_fused
+from multimodal_loss.fusion import multimodal_fused, shapley
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 ABLATIONS = [
@@ -310,3 +311,98 @@ def test_a_gradient_penalty_is_that_of_the_plain_formula() -> None:
         torch.testing.assert_close(ours, plain, **EXACT)
     (first_order,) = torch.autograd.grad(loss(scores, target), loss.proxies)
     assert not torch.allclose(found[0][1], first_order)
+
+
+def looped_shares(scores: Tensor, fusion: MultiModalLoss, options: dict[str, Any]) -> Tensor:
+    """Contributions (B, M, C) by Shapley's formula over subsets, the class score of each by loops."""
+    modalities = fusion.num_modalities
+    everyone, shares = range(modalities), torch.zeros_like(scores)
+    alone = {**options, "attention": "none_zero"}
+    worth = {}
+    for size in range(modalities + 1):
+        for members in itertools.combinations(everyone, size):
+            joined = torch.stack([scores[:, m] * float(m in members) for m in everyone], dim=1)
+            worth[members] = looped_logits(joined, fusion.proxies, **alone)
+    for m in everyone:
+        for members in worth:
+            if m not in members:
+                weight = math.factorial(len(members)) * math.factorial(modalities - len(members) - 1)
+                gain = worth[tuple(sorted((*members, m)))] - worth[members]
+                shares[:, m] += weight / math.factorial(modalities) * gain
+    full = looped_logits(scores, fusion.proxies, **options) - worth[tuple(everyone)]
+    for m in everyone:  # the attended output is linear in x once r is known: by its own attention
+        shares[:, m] += scores[:, m] * (1 + fusion.attention(scores)[:, m])
+    torch.testing.assert_close((scores * (1 + fusion.attention(scores))).sum(1), full, **EXACT)
+    return shares
+
+
+@pytest.mark.parametrize(
+    ("modalities", "options"),
+    [(1, {}), (2, {}), (3, {"variant": "paper"}), (3, {"class_score": "proxy"}), (4, {"gamma": 0.5})],
+)
+@torch.no_grad()
+def test_contributions_are_shapley_values_written_as_loops(modalities: int, options: dict[str, Any]) -> None:
+    torch.manual_seed(modalities)
+    fusion = MultiModalLoss(3, modalities, proxies_per_class=2, **options).double()
+    scores = (2 * torch.randn(2, modalities, 3, dtype=torch.float64)).softmax(-1)
+    torch.testing.assert_close(fusion.contributions(scores), looped_shares(scores, fusion, options), **EXACT)
+
+
+@pytest.mark.parametrize("options", ABLATIONS)
+@pytest.mark.parametrize("modalities", [1, 3, 6])
+def test_contributions_sum_to_the_logits(modalities: int, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    fusion = MultiModalLoss(4, modalities, proxies_per_class=3, **options).double()
+    scores = torch.randn(5, modalities, 4, dtype=torch.float64).softmax(-1)
+    torch.testing.assert_close(fusion.contributions(scores).sum(dim=1), fusion.logits(scores), **EXACT)
+    assert fusion.contributions(scores[:0]).shape == (0, modalities, 4)
+
+
+@torch.no_grad()
+def test_contributions_are_fair() -> None:
+    """Modalities that change places, with their proxies, change contributions; a silent one adds nothing."""
+    torch.manual_seed(0)
+    fusion, moved = (MultiModalLoss(4, 3, proxies_per_class=3).double() for _ in range(2))
+    scores = torch.randn(5, 3, 4, dtype=torch.float64).softmax(-1)
+    moved.proxies.copy_(fusion.proxies[:, :, [2, 0, 1]])
+    expected = fusion.contributions(scores)[:, [2, 0, 1]]
+    torch.testing.assert_close(moved.contributions(scores[:, [2, 0, 1]]), expected, **EXACT)
+    fusion.proxies[:, :, 1] = fusion.proxies[:, :, 0]
+    scores[:, 1] = scores[:, 0]
+    both = fusion.contributions(scores)
+    torch.testing.assert_close(both[:, 0], both[:, 1], **EXACT)
+    scores[:, 2] = 0
+    assert not fusion.contributions(scores)[:, 2].any()
+
+
+def test_many_modalities_are_split_by_the_same_orders_in_every_call() -> None:
+    """An estimate: it comes nearer to the exact split with more orders."""
+    torch.manual_seed(0)
+    fusion = MultiModalLoss(3, 6, proxies_per_class=2).double()
+    fusion.requires_grad_(False)
+    scores = torch.randn(4, 6, 3, dtype=torch.float64).softmax(-1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shapley, "EXACT_PLAYERS", 6)
+        exact = fusion.contributions(scores)
+    rough, fine = fusion.contributions(scores, orders=2), fusion.contributions(scores, orders=150)
+    assert torch.equal(fusion.contributions(scores, orders=2), rough)
+    assert float((fine - exact).abs().max()) < 0.3 * float((rough - exact).abs().max())
+    with pytest.raises(ValueError, match="orders must be a whole number of at least 1, got 0"):
+        fusion.contributions(scores, orders=0)
+
+
+@torch.no_grad()
+def test_attention_is_what_the_nearest_proxies_hold() -> None:
+    """With a small gamma all of it goes to the closest proxy; a modality's weight is its share of r."""
+    torch.manual_seed(0)
+    fusion = MultiModalLoss(3, 2, proxies_per_class=4, gamma=1e-6).double()
+    scores = torch.randn(5, 2, 3, dtype=torch.float64).softmax(-1)
+    proxies = fusion.effective_proxies().flatten(0, 1)
+    closest = (proxies.flatten(1) @ scores.flatten(1).t()).argmax(0)
+    attention = fusion.attention(scores)
+    torch.testing.assert_close(attention, proxies[closest], **EXACT)
+    weights = fusion.modality_weights(scores)
+    torch.testing.assert_close(weights, attention.sum(2) / attention.sum((1, 2))[:, None], **EXACT)
+    without = MultiModalLoss(3, 2, attention="none_sum")
+    assert without.modality_weights(scores.float()) is None and not without.attention(scores.float()).any()
+    assert "attention='none_sum'" in repr(without)

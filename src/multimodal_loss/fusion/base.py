@@ -97,9 +97,7 @@ class Fusion(nn.Module):
 
     def logits(self, scores: Tensor) -> Tensor:
         """Fused class logits (B, C) from scores (B, M, C); the prediction is their argmax."""
-        self._check_scores(scores)
-        _check_finite(scores)
-        return self._in_full_precision("compute_logits", scores)
+        return self._on_scores("compute_logits", scores)
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """Fused class probabilities (B, C): the softmax of the logits."""
@@ -162,9 +160,7 @@ class Fusion(nn.Module):
 
     def modality_weights(self, scores: Tensor) -> Tensor | None:
         """How much each modality is trusted with each sample, (B, M), at least 0, with sum 1; None: no such weight."""
-        self._check_scores(scores)
-        _check_finite(scores)
-        return self._in_full_precision("compute_weights", scores)
+        return self._on_scores("compute_weights", scores)
 
     def compute_weights(self, scores: Tensor) -> Tensor | None:
         """The weights of scores already checked."""
@@ -209,7 +205,8 @@ class Fusion(nn.Module):
         return loss if kept is None else loss.where(kept.any(), 0)
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in inspect.signature(type(self)).parameters)
+        names = inspect.signature(type(self)).parameters
+        return ", ".join(f"{name}={vars(self).get(f'_{name}', getattr(self, name))!r}" for name in names)
 
     def _check_scores(self, scores: Tensor) -> None:
         expected = (self.num_modalities, self.score_width)
@@ -254,16 +251,22 @@ class Fusion(nn.Module):
             )
         return index
 
-    def _in_full_precision(self, method: str, scores: Tensor, *target: Tensor) -> Tensor:
+    def _on_scores(self, method: str, scores: Tensor, *rest: Any) -> Tensor:
+        """What a method makes of scores, once they are checked."""
+        self._check_scores(scores)
+        _check_finite(scores)
+        return self._in_full_precision(method, scores, *rest)
+
+    def _in_full_precision(self, method: str, scores: Tensor, *rest: Any) -> Tensor:
         """What a method gives where scores and parameters of half precision are float32, and autocast is off."""
         with without_autocast(scores):
             scores = scores.to(_full(scores.dtype))
             half = {f"fusion.{n}": p.float() for n, p in self.named_parameters() if p.dtype in HALF_PRECISION}
             result: Tensor
             if half:
-                result = torch.func.functional_call(_Method(self, method), half, (scores, *target))
+                result = torch.func.functional_call(_Method(self, method), half, (scores, *rest))
             else:
-                result = getattr(self, method)(scores, *target)
+                result = getattr(self, method)(scores, *rest)
             return result
 
 
@@ -274,7 +277,7 @@ class _Method(nn.Module):
         super().__init__()
         self.fusion, self.name = fusion, name
 
-    def forward(self, *arguments: Tensor) -> Tensor:
+    def forward(self, *arguments: Any) -> Tensor:
         result: Tensor = getattr(self.fusion, self.name)(*arguments)
         return result
 

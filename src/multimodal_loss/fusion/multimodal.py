@@ -11,9 +11,11 @@ from multimodal_loss.fusion.base import check_choice, check_number
 from multimodal_loss.fusion.gradients import autograd_only, with_own_gradient
 from multimodal_loss.fusion.multimodal_fused import MAX_INVERSE_GAMMA, loss_and_gradients
 from multimodal_loss.fusion.proxies import ProxyFusion, as_rows, new_proxies
+from multimodal_loss.fusion.shapley import shapley_values
 
 VARIANTS = ("released", "paper")
-ATTENTIONS = ("soft", "hard_global", "hard_per_class", "none_sum", "none_zero")
+WITHOUT_ATTENTION = ("none_sum", "none_zero")
+ATTENTIONS = ("soft", "hard_global", "hard_per_class", *WITHOUT_ATTENTION)
 CLASS_SCORES = ("class", "proxy", "proxy_times_k")
 
 
@@ -28,6 +30,9 @@ class MultiModalLoss(ProxyFusion):
       logits = S + A; loss = their mean cross-entropy                                                           (eq. 7)
 
     These are the formulas of the authors' released code; `variant="paper"` follows the paper's text instead.
+
+    After training, `attention(scores)` is r, and `contributions(scores)` what each modality adds to each fused logit. A
+    modality's weight is its share of the attention to all modalities, summed over the classes.
 
     Args:
         num_classes: C.
@@ -69,7 +74,7 @@ class MultiModalLoss(ProxyFusion):
         self.proxies_per_class = proxies_per_class
         self.gamma = gamma
         self.variant = variant
-        self.attention = attention
+        self._attention = attention
         self.class_score = class_score
         self.proxies = new_proxies(num_classes, proxies_per_class, num_modalities)
 
@@ -92,6 +97,36 @@ class MultiModalLoss(ProxyFusion):
         proxies = self._effective(raw_proxies)
         similarity = self._similarity(scores, proxies)
         return (self._class_score(similarity) + self._attended_output(scores, similarity, proxies)).t()
+
+    def attention(self, scores: Tensor) -> Tensor:
+        """r of eq. 5 (B, M, C): what the proxies that a sample attends to hold for each modality and class.
+
+        Zeros without attention ("none_sum", "none_zero"). Errors as of `logits`.
+        """
+        return self._on_scores("_attention_to", scores)
+
+    def contributions(self, scores: Tensor, orders: int = 32) -> Tensor:
+        """How much each modality adds to each fused logit: (B, M, C), whose sum over M is the logits.
+
+        The attended output is a sum over modalities, A = sum_m x_m (1 + r_m), and split as it stands. The class score S
+        is of all modalities jointly, and split by Shapley values: what a modality adds to S when it joins those before
+        it, as the mean over all orders in which they may come. One that has not joined has scores of 0: it is not in
+        the query, which (for "released") is the direction of what is left; without any, S is 0. With more than 4
+        modalities the mean is over `orders` random orders and their reverses, the same ones in every call: the sum is
+        still the logits, the split an estimate.
+
+        Raises:
+            ValueError: `orders` below 1; otherwise as `logits`.
+        """
+        check_number("orders", orders, at_least=1, whole=True)
+        return self._on_scores("_contributions", scores, orders)
+
+    def compute_weights(self, scores: Tensor) -> Tensor | None:
+        if self._attention in WITHOUT_ATTENTION:
+            return None
+        attention = self._attention_to(scores).clamp(min=0).sum(dim=2)
+        nothing = ~(attention > 0).any(dim=1, keepdim=True)
+        return F.normalize(attention.masked_fill(nothing, 1), p=1, dim=1)
 
     def diagnostics(self, scores: Callable[[], Tensor], target: Tensor) -> dict[str, Any]:
         return {"proxies": self.proxy_diagnostics(scores(), target)}
@@ -125,8 +160,28 @@ class MultiModalLoss(ProxyFusion):
 
     def _has_fused_loss(self) -> bool:
         """Whether the options are those that `multimodal_fused` covers: all but the ablations and extreme gammas."""
-        options = (self.variant, self.attention, self.class_score)
+        options = (self.variant, self._attention, self.class_score)
         return options == ("released", "soft", "class") and self.gamma * MAX_INVERSE_GAMMA >= 1
+
+    def _attention_to(self, scores: Tensor) -> Tensor:
+        """r (B, M, C)."""
+        if self._attention in WITHOUT_ATTENTION:
+            return torch.zeros_like(scores)
+        proxies = self._effective(self.proxies)
+        return self._expected_proxy(self._similarity(scores, proxies), proxies).permute(2, 0, 1)
+
+    def _contributions(self, scores: Tensor, orders: int) -> Tensor:
+        """(B, M, C)"""
+        proxies = self._effective(self.proxies)
+
+        def class_score(members: tuple[int, ...]) -> Tensor:
+            """S (B, C) of these modalities alone."""
+            joined = torch.zeros_like(scores)
+            joined[:, list(members)] = scores[:, list(members)]
+            return self._class_score(self._similarity(joined, proxies)).t()
+
+        shares = torch.stack(shapley_values(class_score, self.num_modalities, orders), dim=1)
+        return shares if self._attention == "none_zero" else shares + scores * (1 + self._attention_to(scores))
 
     # Below, the samples are the last axis: softmax and sums over classes and proxies run along contiguous memory.
 
@@ -151,9 +206,9 @@ class MultiModalLoss(ProxyFusion):
     def _attended_output(self, scores: Tensor, similarity: Tensor, proxies: Tensor) -> Tensor:
         """A (C, B)."""
         x = scores.permute(1, 2, 0)
-        if self.attention == "none_zero":
+        if self._attention == "none_zero":
             return torch.zeros_like(x[0])
-        if self.attention == "none_sum":
+        if self._attention == "none_sum":
             return x.sum(dim=0)
         return (x * (1 + self._expected_proxy(similarity, proxies))).sum(dim=0)
 
@@ -161,9 +216,9 @@ class MultiModalLoss(ProxyFusion):
         """r (M, C, B)."""
         shape = (self.num_modalities, self.num_classes)
         flat = similarity.flatten(0, 1)
-        if self.attention == "soft":
+        if self._attention == "soft":
             return (proxies.t() @ (flat / self.gamma).softmax(dim=0)).view(*shape, flat.shape[1])
-        if self.attention == "hard_global":
+        if self._attention == "hard_global":
             return proxies[flat.argmax(dim=0)].view(flat.shape[1], *shape).permute(1, 2, 0)
         # Entry (m, c) of the closest proxy of class c, from a table (C, K, M) of each class's own entries.
         table = proxies.view(self.num_classes, self.proxies_per_class, *shape).diagonal(dim1=0, dim2=3).permute(2, 0, 1)
