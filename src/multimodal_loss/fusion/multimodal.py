@@ -9,13 +9,14 @@ from torch import Tensor
 
 from multimodal_loss.fusion.base import check_choice, check_number
 from multimodal_loss.fusion.gradients import autograd_only, with_own_gradient
-from multimodal_loss.fusion.multimodal_fused import MAX_INVERSE_GAMMA, loss_and_gradients
+from multimodal_loss.fusion.multimodal_fused import EPSILON, MAX_INVERSE_GAMMA, loss_and_gradients
 from multimodal_loss.fusion.proxies import ProxyFusion, as_rows, new_proxies
 from multimodal_loss.fusion.shapley import shapley_values
 
 VARIANTS = ("released", "paper")
 WITHOUT_ATTENTION = ("none_sum", "none_zero")
 ATTENTIONS = ("soft", "hard_global", "hard_per_class", *WITHOUT_ATTENTION)
+ORDERS = 32
 CLASS_SCORES = ("class", "proxy", "proxy_times_k")
 
 
@@ -32,7 +33,7 @@ class MultiModalLoss(ProxyFusion):
     These are the formulas of the authors' released code; `variant="paper"` follows the paper's text instead.
 
     After training, `attention(scores)` is r, and `contributions(scores)` what each modality adds to each fused logit. A
-    modality's weight is its share of the attention to all modalities, summed over the classes.
+    modality's weight is its share of what all add to the logit of the predicted class, where less than 0 counts as 0.
 
     Args:
         num_classes: C.
@@ -105,7 +106,7 @@ class MultiModalLoss(ProxyFusion):
         """
         return self._on_scores("_attention_to", scores)
 
-    def contributions(self, scores: Tensor, orders: int = 32) -> Tensor:
+    def contributions(self, scores: Tensor, orders: int = ORDERS) -> Tensor:
         """How much each modality adds to each fused logit: (B, M, C), whose sum over M is the logits.
 
         The attended output is a sum over modalities, A = sum_m x_m (1 + r_m), and split as it stands. The class score S
@@ -121,12 +122,12 @@ class MultiModalLoss(ProxyFusion):
         check_number("orders", orders, at_least=1, whole=True)
         return self._on_scores("_contributions", scores, orders)
 
-    def compute_weights(self, scores: Tensor) -> Tensor | None:
-        if self._attention in WITHOUT_ATTENTION:
-            return None
-        attention = self._attention_to(scores).clamp(min=0).sum(dim=2)
-        nothing = ~(attention > 0).any(dim=1, keepdim=True)
-        return F.normalize(attention.masked_fill(nothing, 1), p=1, dim=1)
+    def compute_weights(self, scores: Tensor) -> Tensor:
+        contributions = self._contributions(scores)
+        predicted = contributions.sum(dim=1, keepdim=True).argmax(dim=2, keepdim=True)
+        added = contributions.take_along_dim(predicted, dim=2).squeeze(2).clamp(min=0)
+        nothing = ~(added > 0).any(dim=1, keepdim=True)
+        return F.normalize(added.masked_fill(nothing, 1), p=1, dim=1)
 
     def diagnostics(self, scores: Callable[[], Tensor], target: Tensor) -> dict[str, Any]:
         return {"proxies": self.proxy_diagnostics(scores(), target)}
@@ -170,15 +171,18 @@ class MultiModalLoss(ProxyFusion):
         proxies = self._effective(self.proxies)
         return self._expected_proxy(self._similarity(scores, proxies), proxies).permute(2, 0, 1)
 
-    def _contributions(self, scores: Tensor, orders: int) -> Tensor:
+    def _contributions(self, scores: Tensor, orders: int = ORDERS) -> Tensor:
         """(B, M, C)"""
-        proxies = self._effective(self.proxies)
+        proxies = self._effective(self.proxies).unflatten(1, (self.num_modalities, self.num_classes))
+        products = torch.einsum("qmc,bmc->mqb", proxies, scores)
 
         def class_score(members: tuple[int, ...]) -> Tensor:
             """S (B, C) of these modalities alone."""
-            joined = torch.zeros_like(scores)
-            joined[:, list(members)] = scores[:, list(members)]
-            return self._class_score(self._similarity(joined, proxies)).t()
+            similarity = products[list(members)].sum(dim=0)
+            if self.variant == "released":
+                length = torch.linalg.vector_norm(scores[:, list(members)].flatten(1), dim=1)
+                similarity = similarity / length.clamp(min=EPSILON)
+            return self._class_score(similarity.view(self.num_classes, self.proxies_per_class, len(scores))).t()
 
         shares = torch.stack(shapley_values(class_score, self.num_modalities, orders), dim=1)
         return shares if self._attention == "none_zero" else shares + scores * (1 + self._attention_to(scores))
