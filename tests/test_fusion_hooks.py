@@ -180,5 +180,5 @@ def test_backbones_say_which_parameters_are_a_modalitys(backbone: Any, apart: bo
 
 def test_validation_on_any_path_asks_the_fusion_what_to_watch() -> None:
     one = replicate(Recorder)
-    (value,) = Validation([one], recipe(), CPU).values([0], "validation_loss")
+    ((value,),) = Validation([one], recipe(), CPU).values([0], ["validation_loss"])
     assert 100 < value < 110
