@@ -30,8 +30,9 @@ TUNE_GRID = 'folds=$(subst $(SPACE),$(COMMA),$(foreach f,$(TUNE_FOLDS),[$(f)]))'
 
 .DEFAULT_GOAL := help
 .PHONY: help install test lint quick reproduce-table-1 reproduce-appendix-b extra-data-seeds extra-readings report save-results \
-	data-tcga-subtypes data-tcga data-opportunity data-epic require-dataset tune-table-5 reproduce-table-5 reproduce-table-6 \
-	reproduce-figure-5 reproduce-appendix-c quick-table-3 reproduce-table-3 benchmark clean
+	data-tcga-subtypes data-tcga data-opportunity data-epic data-ravdess \
+	data-ravdess-audio require-dataset tune-table-5 reproduce-table-5 reproduce-table-6 \
+	reproduce-figure-5 reproduce-appendix-c quick-table-3 reproduce-table-3 reproduce-table-2-audio benchmark clean
 
 help: ## List every target
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +74,11 @@ extra-readings: $(INSTALLED) ## Beyond the paper: Table 1 under other readings o
 	$(TRAIN) experiment=table_1_readings $(ARGS)
 	$(REPORT)
 
+reproduce-table-2-audio: $(INSTALLED) ## Beyond the paper: RAVDESS, the audio branch of Table 2's network alone
+	@$(BIN)/python scripts/require_dataset.py dataset=ravdess dataset.modalities=[audio] $(ARGS)
+	$(SMALL_TRAIN) $(LAUNCHER) experiment=table_2_audio $(ARGS)
+	$(REPORT)
+
 quick-table-3: $(INSTALLED) ## The chain of Table 3 on GENERATED data (not OPPORTUNITY) in minutes, labelled as such
 	$(BIN)/python scripts/make_opportunity_like.py --size 0.02 --folder outputs/quick_table_3/data/opportunity-like
 	$(SMALL_TRAIN) experiment=quick_table_3 $(ARGS)
@@ -88,6 +94,13 @@ data-tcga-subtypes: $(INSTALLED) ## Get real TCGA data (82 MB): tcga_subtypes, t
 
 data-tcga: $(INSTALLED) ## Get the paper's TCGA data (tens of GB) and build its tables
 	$(BIN)/python scripts/prepare_tcga.py $(ARGS)
+
+data-ravdess: $(INSTALLED) ## Get RAVDESS from Zenodo (13.6 GB), or take what is in data/ravdess; prepare sounds and faces
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps facenet-pytorch==2.6.0
+	$(BIN)/python scripts/get_ravdess.py $(ARGS)
+
+data-ravdess-audio: $(INSTALLED) ## Get the sounds of RAVDESS alone (208 MB)
+	$(BIN)/python scripts/get_ravdess.py --sound-only $(ARGS)
 
 data-opportunity: $(INSTALLED) ## Get OPPORTUNITY from UCI (307 MB), check it and prepare it
 	$(BIN)/python scripts/get_opportunity.py $(ARGS)

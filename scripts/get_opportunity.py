@@ -22,10 +22,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from multimodal_loss.datasets.base import MultimodalData
+from multimodal_loss.datasets.cache import sha256_of
 from multimodal_loss.datasets.getting.download import fetch
 from multimodal_loss.datasets.opportunity import GENERATED_MARKER, OpportunityDataset
 from multimodal_loss.datasets.opportunity_channels import RUNS, TASKS, PublishedFile, manifest
-from multimodal_loss.datasets.opportunity_files import sha256_of
 from multimodal_loss.errors import UserError
 
 ADDRESSES = (

@@ -26,6 +26,7 @@ from sklearn.preprocessing import StandardScaler
 import make_opportunity_like
 from make_opportunity_like import GENERATED_MARKER, make_table, true_rows, write_like
 from multimodal_loss.datasets import Split, opportunity_channels, opportunity_files
+from multimodal_loss.datasets.cache import sha256_of
 from multimodal_loss.datasets.opportunity import OpportunityDataset, WindowSplit, sample_wise, window_starts
 from multimodal_loss.datasets.opportunity_channels import (
     CHANNEL_COLUMNS,
@@ -39,7 +40,7 @@ from multimodal_loss.datasets.opportunity_channels import (
     manifest,
     thresholds,
 )
-from multimodal_loss.datasets.opportunity_files import interpolate, read_recording, sha256_of, to_unit_range
+from multimodal_loss.datasets.opportunity_files import interpolate, read_recording, to_unit_range
 from multimodal_loss.errors import MissingData, UserError
 
 ROOT = Path(__file__).resolve().parents[1]

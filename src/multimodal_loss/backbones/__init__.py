@@ -2,7 +2,6 @@
 
 from multimodal_loss.backbones.deep_conv_lstm import DeepConvLSTM
 from multimodal_loss.backbones.intermediate_attention import IntermediateAttention
-from multimodal_loss.backbones.intermediate_attention_blocks import AudioBranch
 from multimodal_loss.backbones.logistic import LogisticRegression
 from multimodal_loss.backbones.mlp import MLP
 from multimodal_loss.backbones.moma import MOMA
@@ -11,7 +10,6 @@ from multimodal_loss.backbones.x_norm import XNorm, XNormEnds
 __all__ = [
     "MLP",
     "MOMA",
-    "AudioBranch",
     "DeepConvLSTM",
     "IntermediateAttention",
     "LogisticRegression",

@@ -4,6 +4,7 @@ from multimodal_loss.datasets.base import Batch, Dataset, Draws, MultimodalData,
 from multimodal_loss.datasets.decoding import DecodingSplit
 from multimodal_loss.datasets.epic import EpicDataset
 from multimodal_loss.datasets.opportunity import OpportunityDataset
+from multimodal_loss.datasets.ravdess import RavdessDataset
 from multimodal_loss.datasets.synthetic import SyntheticDataset
 from multimodal_loss.datasets.tables import TablesDataset
 
@@ -15,6 +16,7 @@ __all__ = [
     "EpicDataset",
     "MultimodalData",
     "OpportunityDataset",
+    "RavdessDataset",
     "Split",
     "SyntheticDataset",
     "TablesDataset",

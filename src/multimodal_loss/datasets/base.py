@@ -58,6 +58,11 @@ class Split:
         """Shape of one sample of each modality."""
         return tuple(tuple(x.shape[1:]) for x in self.inputs)
 
+    @property
+    def rows_per_sample(self) -> int:
+        """How many rows of a training batch, one after another, are made of each sample."""
+        return 1
+
     def to(self, device: torch.device) -> Self:
         return type(self)(tuple(x.to(device) for x in self.inputs), self.target.to(device))
 

@@ -1,15 +1,18 @@
 """Folders of prepared arrays that are there as a whole or not at all, and what names and identifies them."""
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
 from multimodal_loss.errors import UserError
-from multimodal_loss.files import WriteError, reason, temporary_folder
+from multimodal_loss.files import WriteError, reason, temporary_folder, write_atomically
 
 Content = TypeVar("Content")
 
@@ -52,6 +55,37 @@ def digest_of(arrays: Iterable[NDArray[Any]]) -> str:
     for array in arrays:
         digest.update(array.data)
     return digest.hexdigest()
+
+
+def sha256_of(paths: Sequence[Path], index: Path | None) -> list[str]:
+    """sha256 of each file. `index` remembers them by path, size and time of change, so that gigabytes are read once."""
+    names = [f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
+    known = _read_index(index)
+    new = {name: path for name, path in zip(names, paths, strict=True) if name not in known}
+    with ThreadPoolExecutor(2) as pool:  # hashing does not hold the GIL
+        known |= zip(new, pool.map(sha256, new.values()), strict=True)
+    if index is not None and new:
+        index.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(index, lambda file: file.write(json.dumps(known, indent=0).encode()))
+    return [known[name] for name in names]
+
+
+def _read_index(index: Path | None) -> dict[str, str]:
+    try:
+        content = json.loads(index.read_text()) if index is not None else {}
+    except (OSError, ValueError):  # not there yet, or damaged: it is only a memory
+        content = {}
+    entries = content.items() if isinstance(content, dict) else ()
+    return {name: digest for name, digest in entries if isinstance(digest, str)}
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process at a time: another waits until the first has left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def key_of(content: Any) -> str:

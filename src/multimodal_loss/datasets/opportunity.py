@@ -28,7 +28,7 @@ from torch import Tensor
 from multimodal_loss.datasets import opportunity_channels as uci
 from multimodal_loss.datasets import opportunity_files as files
 from multimodal_loss.datasets.base import Dataset, MultimodalData, Split, require_names
-from multimodal_loss.datasets.cache import cached, digest_of, key_of
+from multimodal_loss.datasets.cache import cached, digest_of, key_of, sha256_of
 from multimodal_loss.errors import MissingData, UserError, require_choice, require_number
 
 # A folder with a file of this name holds data of scripts/make_opportunity_like.py.
@@ -252,7 +252,7 @@ class OpportunityDataset(Dataset):
         paths = [self._file(run) for run in uci.RUNS]
         index = None if self.cache_dir is None else self.cache_dir / "opportunity-files.json"
         try:
-            digests = dict(zip(uci.RUNS, files.sha256_of(paths, index), strict=True))
+            digests = dict(zip(uci.RUNS, sha256_of(paths, index), strict=True))
         except OSError as error:
             raise UserError(f"{error.filename or self.path}: {error.strerror or error}") from error
         for run, digest in () if self.generated else digests.items():

@@ -4,11 +4,8 @@ Each is a whole number, or `NaN` where a value is missing.
 """
 
 import codecs
-import json
 import os
 import re
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +16,7 @@ from numpy.typing import NDArray
 from pyarrow import csv
 
 from multimodal_loss.datasets import opportunity_channels as uci
-from multimodal_loss.datasets.cache import sha256
 from multimodal_loss.errors import UserError
-from multimodal_loss.files import write_atomically
 
 Array = NDArray[np.float32]
 
@@ -163,25 +158,3 @@ def to_unit_range(frames: NDArray[np.float64]) -> None:
     frames /= high - low
     frames[frames > 1] = 0.99
     frames[frames < 0] = 0.0
-
-
-def sha256_of(paths: Sequence[Path], index: Path | None) -> list[str]:
-    """sha256 of each file. `index` remembers them by path, size and time of change, so that 0.75 GB are read once."""
-    names = [f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
-    known = _read_index(index)
-    new = {name: path for name, path in zip(names, paths, strict=True) if name not in known}
-    with ThreadPoolExecutor(WORKERS) as pool:  # hashing does not hold the GIL
-        known |= zip(new, pool.map(sha256, new.values()), strict=True)
-    if index is not None and new:
-        index.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(index, lambda file: file.write(json.dumps(known, indent=0).encode()))
-    return [known[name] for name in names]
-
-
-def _read_index(index: Path | None) -> dict[str, str]:
-    try:
-        content = json.loads(index.read_text()) if index is not None else {}
-    except (OSError, ValueError):  # not there yet, or damaged: it is only a memory
-        content = {}
-    entries = content.items() if isinstance(content, dict) else ()
-    return {name: digest for name, digest in entries if isinstance(digest, str)}

@@ -99,8 +99,9 @@ class OrdinaryTrainer:
         batch = next(self._batches)
         loss = self._update(batch)
         if self._order is not None:
-            self._loss_sum += loss * len(batch.target)
-            self._seen += len(batch.target)
+            samples = len(batch.target) // self._train.rows_per_sample
+            self._loss_sum += loss * samples
+            self._seen += samples
             if self._seen < len(self._order):
                 return None
             loss = self._loss_sum / len(self._order)

@@ -48,8 +48,8 @@ def download(remote: RemoteFile, folder: Path, moved: Callable[[int, int | None]
             break
         except urllib.error.HTTPError as error:
             raise UserError(
-                f"{remote.url} answers {error.code}: has the source moved? Get {remote.name} by hand into a folder for "
-                "--source"
+                f"{remote.url} answers {error.code}: has the source moved? Get {remote.name} by hand and put it "
+                f"into {folder}"
             ) from error
         except (OSError, http.client.HTTPException) as error:
             if _size(part) <= before:

@@ -203,6 +203,8 @@ def _fill_cell(cell: Cell, found: Sequence[Run | str], expected: tuple[int, ...]
         other = runs[1].values(cell.metric)
         values = {one: values[one] - other[one] for one in values if one in other}
     notes = [note for run in runs for note in (run.reason, _cap(run)) if note]
+    if not cell.of_every_replicate:
+        expected = tuple(values)
     state = _state(runs, values, expected)
     if state == "missing" and not notes:
         notes = [f"the run has no {cell.metric}"]

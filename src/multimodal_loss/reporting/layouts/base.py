@@ -54,6 +54,7 @@ class Cell:
     metric: str = "test/fused/ACC"
     paper: PaperKey | None = None
     minus: Overrides = ()  # a second run: the cell is the difference of the two, replicate by replicate
+    of_every_replicate: bool = True  # otherwise those that have the metric are all that should
 
 
 @dataclass(frozen=True)
