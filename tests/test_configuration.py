@@ -102,7 +102,7 @@ def test_the_paper_s_learning_rate_is_taken_per_method_unless_given() -> None:
     ("override", "message"),
     [
         ("fusion=multimodel", "fusion=multimodel: no such fusion (did you mean multimodal"),
-        ("fusion=zzz", "valid: mulmix, multimodal"),
+        ("fusion=zzz", "mulmix, multimodal"),
         ("experiment=table1", "did you mean table_1"),
         ("trainer.learningrate=1", "Could not override 'trainer.learningrate'"),
         ("lr=1", "did you mean optimizer.lr"),
