@@ -3,6 +3,7 @@
 #   THREADS=n  torch threads per job (default: cores / JOBS)
 #   DATASET=D  what Tables 5 and 6 and Figure 5 are computed on: tcga (the paper's, tens of GB to get first), or real data from a
 #              small download, by make data-tcga-subtypes: tcga_subtypes, tcga_brca, tcga_kipan
+#   RATES=...  the learning rates of Appendix B: RATES="5e-3 5e-4 5e-5" leaves the slowest out
 #   ARGS=...   further Hydra overrides for the training commands, such as ARGS="device=cpu tracker=wandb"
 
 PYTHON ?= $(shell command -v python3.11 >/dev/null 2>&1 && python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
@@ -63,7 +64,7 @@ reproduce-table-1: $(INSTALLED) ## Table 1: 27 cells of 5 seeds, then the report
 	$(REPORT)
 
 reproduce-appendix-b: $(INSTALLED) ## Appendix B: the learning-rate grid on one noisy modality, then the report
-	$(TRAIN) experiment=appendix_b $(ARGS)
+	$(TRAIN) experiment=appendix_b $(if $(RATES),optimizer.lr=$(subst $(SPACE),$(COMMA),$(strip $(RATES)))) $(ARGS)
 	$(REPORT)
 
 extra-data-seeds: $(INSTALLED) ## Beyond the paper: Table 1's SUM, NN and MultiModal on data seeds 100, 101, 102
