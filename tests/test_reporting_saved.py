@@ -1,5 +1,6 @@
 """The committed results: READMEs come from the files beside them and from nothing else; what people wrote is kept."""
 
+import csv
 import io
 import json
 import re
@@ -142,3 +143,27 @@ def test_own_predictions_are_means_over_replicates() -> None:
     assert [table["SUM + CE"][kind] for kind in ("GE", "DM", "fused")] == ["62.5", "–", "90.0"]
     assert [table["MOMA DM alone"][kind] for kind in ("GE", "DM", "fused")] == ["–", "30.0", "–"]
     assert own_predictions("condition,method,replicate,modality,ACC\nc,A,0,joint,0.5") == ""
+
+
+def test_cells_that_have_no_run_here_are_kept_as_long_as_they_are_of_the_same_run(tmp_path: Path) -> None:
+    """A table that takes days may be computed on several machines, each with some of the runs."""
+    layout, results = LAYOUTS["table_1_readings"], tmp_path / "results"
+    first, second, third = layout.cells[0], layout.cells[1], layout.cells[2]
+
+    def save(runs: str) -> dict[tuple[str, str], str]:
+        console = Console(file=io.StringIO(), width=110)
+        report(tmp_path / runs, tmp_path / "report", [layout.name], results, plan=fake_plan, console=console)
+        lines = csv.DictReader((results / layout.name / "cells.csv").read_text().splitlines())
+        return {(line["row"], line["column"]): line["values"] for line in lines if line["state"] == "complete"}
+
+    for cell in (first, second):
+        write_run(tmp_path / "one" / fake_name(cell.run), fake_result([0.9, 0.9, 0.9, 0.9, 0.8]))
+    save("one")
+    csv_file = results / layout.name / "cells.csv"
+    csv_file.write_text(csv_file.read_text().replace(fake_plan(second.run).hash, "0123456789"))
+    write_run(tmp_path / "two" / fake_name(third.run), fake_result([0.7] * 5))
+    kept = save("two")
+    assert kept == {(first.row, first.column): "90;90;90;90;80", (third.row, third.column): "70;70;70;70;70"}
+    environment = json.loads((results / layout.name / "environment.json").read_text())
+    assert (environment["runs"], [one["runs"] for one in environment["earlier"]]) == (1, [2])
+    assert (results / layout.name / "README.md").read_text().count("Computed ") == 2

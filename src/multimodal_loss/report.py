@@ -77,6 +77,9 @@ def report(
     if not tables:
         tables, absent = [fill(absent[0], Runs([], runs.plan))], absent[1:]
 
+    if save_results:
+        known = [table.layout.name in layouts for table in tables]
+        tables = [saved.with_results(t, save_results) if k else t for t, k in zip(tables, known, strict=True)]
     sections = [_section(table, runs, output) for table in tables]
     every = {run.name: run for table in tables for run in table.runs}
     page = output / "index.html"
@@ -142,8 +145,9 @@ def _save_results(folder: Path, sections: Sequence[Section], layouts: dict[str, 
     """The small files that are committed: of the tables that have values here, and every README anew."""
     for section in sections:
         if section.table.has_values and section.table.layout.name in layouts:
-            for name, content in saved.files(section):
-                write(folder / section.table.layout.name / name, content)
+            place = folder / section.table.layout.name
+            for name, content in saved.files(section, place):
+                write(place / name, content)
     for path, text in saved.readmes(folder, layouts):
         write(path, text.encode())
 

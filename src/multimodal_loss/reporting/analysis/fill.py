@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from multimodal_loss.reporting.analysis.paper import PaperNumber, paper_numbers
 from multimodal_loss.reporting.analysis.provenance import machine
@@ -43,6 +43,9 @@ class Runs:
     def find(self, which: Which) -> Run | None:
         return self._by_name.get(which) if isinstance(which, str) else self._by_hash.get(self.plan(which).hash)
 
+    def hash_of(self, which: Which) -> str:
+        return self._by_name[which].hash if isinstance(which, str) else self.plan(which).hash
+
     def expected(self, which: Which) -> tuple[int, ...]:
         """The ids of the replicates that the run should have."""
         if isinstance(which, str):
@@ -66,6 +69,7 @@ class FilledCell:
     paper: PaperNumber | None = None
     run: Run | None = None
     reference: bool = False
+    wanted: str = ""  # the hash of the run, or of both, that the cell is of
 
     @property
     def mean(self) -> float | None:
@@ -115,6 +119,7 @@ class FilledTable:
     cells: Mapping[tuple[str, str], FilledCell]
     machine: str = ""
     notices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    earlier: Sequence[Mapping[str, Any]] = ()  # environments of committed results that cells were taken from
 
     def __getitem__(self, place: tuple[Row, Column]) -> FilledCell | None:
         row, column = place
@@ -165,9 +170,25 @@ def fill(layout: Layout, runs: Runs) -> FilledTable:
     for cell in layout.cells:
         found = [_find(which, layout, runs) for which in (cell.run, cell.minus) if which]
         filled = _fill_cell(cell, found, runs.expected(cell.run), scale[cell.column])
+        filled = replace(filled, wanted="+".join(runs.hash_of(which) for which in (cell.run, cell.minus) if which))
         cells[cell.row, cell.column] = with_paper(filled, layout)
     results = [cell.run.result for cell in cells.values() if cell.run]
     return FilledTable(layout, cells, machine(results), notices(cells))
+
+
+def with_committed(table: FilledTable, committed: FilledTable, environment: Mapping[str, Any]) -> FilledTable:
+    """The table with committed cells in the place of those that have no run here, as long as they are of the run that
+    is wanted now; `environment` is that of the committed ones.
+    """
+    kept = {
+        place: old
+        for place, cell in table.cells.items()
+        if cell.state == "missing" and (old := committed.cells[place]).n and old.wanted and old.wanted == cell.wanted
+    }
+    said = {notice: rows for notice, rows in committed.notices.items() if {row for row, _ in kept} & set(rows)}
+    own = {key: value for key, value in environment.items() if key != "earlier"}
+    earlier = [own, *environment.get("earlier", [])] if kept else []
+    return replace(table, cells={**table.cells, **kept}, notices={**said, **table.notices}, earlier=earlier)
 
 
 def with_paper(filled: FilledCell, layout: Layout) -> FilledCell:

@@ -14,15 +14,16 @@ CSV_FIELDS = (
     *("table", "row", "column", "metric", "paper_mean", "paper_sd", "mean", "sd", "n", "expected"),
     *("difference", "distance", "state", "note", "values"),
 )
-REPLICATES = "replicates"  # after the others: files that were written before it was there lack it
+# After the others: files that were written before they were there lack them.
+REPLICATES, WANTED = "replicates", "run"
 REFERENCE_FIELDS = ("reference_mean", "reference_sd")  # the further columns of a table on other data than the paper's
 
 
 def cells_csv(table: FilledTable) -> str:
     """One line per cell, in the printed unit. `replicates` holds the ids of those that are there or expected, `values`
-    their values in the same order, empty where one is missing.
+    their values in the same order, empty where one is missing; `run` is the hash of the run that the cell is of.
     """
-    fields = [*CSV_FIELDS, REPLICATES, *(REFERENCE_FIELDS if table.paper_label == "reference" else ())]
+    fields = [*CSV_FIELDS, REPLICATES, WANTED, *(REFERENCE_FIELDS if table.paper_label == "reference" else ())]
     rows = [_row(table.layout.name, cell) for cell in table.cells.values()]
     return pd.DataFrame(rows, columns=fields).to_csv(index=False, lineterminator="\n")
 
@@ -48,7 +49,8 @@ def from_csv(
         values = {one: float(text) for one, text in zip(ids, texts, strict=False) if text}
         expected = tuple(ids)[: int(line["expected"])]
         state: Any = line["state"]
-        cells[cell.row, cell.column] = with_paper(FilledCell(cell, state, values, expected, line["note"]), layout)
+        filled = FilledCell(cell, state, values, expected, line["note"], wanted=line.get(WANTED, ""))
+        cells[cell.row, cell.column] = with_paper(filled, layout)
     return FilledTable(layout, cells, machine, notices or {})
 
 
@@ -68,6 +70,7 @@ def _row(table: str, cell: FilledCell) -> dict[str, object]:
         "note": cell.note,
         "values": ";".join(_exact(cell.values.get(one)) for one in ids),
         REPLICATES: ";".join(map(str, ids)),
+        WANTED: cell.wanted,
     } | {name: _exact(value) for name, value in numbers.items()}
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from multimodal_loss.errors import UserError
 from multimodal_loss.reporting.analysis import significance
-from multimodal_loss.reporting.analysis.fill import FilledTable
+from multimodal_loss.reporting.analysis.fill import FilledTable, with_committed
 from multimodal_loss.reporting.analysis.findings import sources_csv, sources_of_rows
 from multimodal_loss.reporting.analysis.provenance import listed, machine, provenance
 from multimodal_loss.reporting.figures.base import save
@@ -29,14 +29,21 @@ NOTES = ("<!-- notes:begin -->", "<!-- notes:end -->")
 LIST = ("<!-- results:begin -->", "<!-- results:end -->")
 
 
-def files(section: Section) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of what is committed of one table, but for its README."""
+def with_results(table: FilledTable, results: Path) -> FilledTable:
+    """The table with what is committed of it where no run here fills a cell: a table may take several machines."""
+    ((_, stored),) = _stored(results, {table.layout.name: table.layout})
+    return with_committed(table, *stored) if stored else table
+
+
+def files(section: Section, folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of what is committed of one table in `folder`, but for its README."""
     table = section.table
     incomplete = len(table.cells) - table.complete
     environment = {
         "table": table.layout.name,
         "note": f"{incomplete} of {len(table.cells)} cells are not complete" if incomplete else "complete",
         **({"notices": table.notices} if table.notices else {}),
+        **({"earlier": table.earlier} if table.earlier else {}),
         **provenance(table.runs),
     }
     yield "cells.csv", cells_csv(table).encode()
@@ -45,7 +52,7 @@ def files(section: Section) -> Iterator[tuple[str, bytes]]:
         yield "significance.csv", significance.to_csv(section.significance).encode()
     of_conditions = [line for one in section.findings for line in one.sources]
     if sources := of_conditions if table.layout.conditions else sources_of_rows(table):
-        yield "modalities.csv", sources_csv(sources).encode()
+        yield "modalities.csv", _with_earlier(sources_csv(sources), folder, bool(table.earlier)).encode()
     for picture in section.pictures:
         if picture.png:
             yield f"{picture.png}.png", save(picture.figure, "png", dpi=picture.dpi)
@@ -138,6 +145,17 @@ def _named(folder: Path) -> Iterator[None]:
         raise UserError(f"cannot read the results in {folder}: {type(error).__name__}: {error}") from error
 
 
+def _with_earlier(sources: str, folder: Path, is_kept: bool) -> str:
+    """The lines of modalities.csv, with those that it has of other methods where cells of these are kept."""
+    path = folder / "modalities.csv"
+    if not is_kept or not path.exists():
+        return sources
+    new, old = (pd.read_csv(source, dtype=str, keep_default_na=False) for source in (io.StringIO(sources), path))
+    place = ["condition", "method"]
+    others = ~pd.MultiIndex.from_frame(old[place]).isin(pd.MultiIndex.from_frame(new[place]))
+    return pd.concat([old[others], new]).to_csv(index=False, lineterminator="\n")
+
+
 def _state(table: FilledTable) -> str:
     return f"{table.complete} of {len(table.cells)} cells"
 
@@ -149,7 +167,7 @@ def _page(table: FilledTable, environment: Mapping[str, Any], folder: Path) -> s
     if (folder / "significance.csv").exists():
         compared = significance.from_csv((folder / "significance.csv").read_text(encoding="utf-8"))
         parts.append(escape(significance.sentence(compared, layout.focus)))
-    parts.append(escape(origin(environment)))
+    parts += [escape(origin(one)) for one in (environment, *environment.get("earlier", []))]
     for picture in sorted(folder.glob("*.png")):
         parts.append(f"![{escape(layout.title)}: {picture.stem.replace('_', ' ')}]({picture.name})")
     sources = folder / "modalities.csv"
