@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from multimodal_loss.backbones import MLP, MOMA, DeepConvLSTM
+from multimodal_loss.backbones.intermediate_attention import IntermediateAttention
+from multimodal_loss.backbones.x_norm import XNorm
 from multimodal_loss.configuration import TrainerConfig
 from multimodal_loss.datasets import MultimodalData, Split
 from multimodal_loss.errors import UserError
@@ -176,6 +178,18 @@ def test_backbones_say_which_parameters_are_a_modalitys(backbone: Any, apart: bo
         for other, own in enumerate(of_modalities):
             sizes = [float(parameter.grad[rows].abs().sum()) for parameter, rows in own]
             assert all(sizes) if other == modality else not (apart and any(sizes))
+
+
+def test_what_modalities_share_is_of_none_of_them() -> None:
+    """Attention and exchanges between two of them: they get the gradients as they are."""
+    attention = IntermediateAttention([(8, 60), (3, 2, 32, 32)], 3, channels=(8, 8, 8, 8, 8), units=(2, 2, 2))
+    exchange = XNorm([(3, 16, 32, 32), (2, 16, 32, 32)], 3, width=1 / 16)
+    for backbone, shared in ((attention, "of_"), (exchange, "exchanges")):
+        of_modalities = backbone.modality_parameters()
+        own = [id(parameter) for of_one in of_modalities for parameter, _ in of_one]
+        assert len(of_modalities) == 2 and len(set(own)) == len(own)
+        for name, parameter in backbone.named_parameters():
+            assert (id(parameter) in own) != name.startswith(shared), name
 
 
 def test_validation_on_any_path_asks_the_fusion_what_to_watch() -> None:

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multimodal_loss.backbones.parameters import ModalityParameters, of_modules
 from multimodal_loss.errors import UserError, require_choice, require_number
 
 FUSION_TYPES = ("late", "early", "intermediate")
@@ -126,11 +127,11 @@ class DeepConvLSTM(nn.Module):
         scores = torch.baddbmm(self.classifier_bias[:, None], last, self.classifier_weight.transpose(1, 2))
         return scores.transpose(0, 1) if self.joint else torch.stack(self._in_order([scores]), dim=1)
 
-    def modality_parameters(self) -> list[list[tuple[nn.Parameter, slice]]]:
+    def modality_parameters(self) -> ModalityParameters:
         """The slices of the stacked parameters that are a modality's; all parameters where it is `joint`."""
         if self.joint:
-            return [[(parameter, slice(None)) for parameter in self.parameters()]]
-        found: list[list[tuple[nn.Parameter, slice]]] = [[] for _ in self.places]
+            return of_modules([[self]])
+        found: ModalityParameters = [[] for _ in self.places]
         parameters: list[tuple[list[int], nn.Parameter]] = []  # with the modalities that a parameter stacks
         by_width = [modality for group in self.groups for modality in group]
         for group, convolutions in zip(self.groups, self.convolutions, strict=True):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from multimodal_loss.backbones.efficient_face import CHANNELS, STRIDE, UNITS, EfficientFace
 from multimodal_loss.backbones.intermediate_attention_blocks import BRANCH_WIDTH, AudioBranch, temporal_block
+from multimodal_loss.backbones.parameters import ModalityParameters, of_modules
 from multimodal_loss.errors import UserError, require_choice, require_number
 
 HEADS = ("per_modality", "joint")
@@ -98,6 +99,10 @@ class IntermediateAttention(nn.Module):
             "audio": audio * self.of_audio(video, audio)[:, None],
             "video": video * self.of_video(audio, video)[:, None],
         }
+
+    def modality_parameters(self) -> ModalityParameters:
+        """A branch with its head, or all where it is `joint`; the attention between both is of no one modality."""
+        return of_modules([[self]] if self.joint else [[self._branch(kind)] for kind in self.kinds])
 
     def description(self) -> Mapping[str, str]:
         """What result.json says of it; a `notice` stands with every number that comes of it."""

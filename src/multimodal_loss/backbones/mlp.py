@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from multimodal_loss.backbones.parameters import ModalityParameters, of_modules
 from multimodal_loss.errors import UserError, require_choice
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
@@ -49,9 +50,9 @@ class MLP(nn.Module):
         """The linear layers of each modality, from the input to the scores, if they are all that its network is."""
         return self._layers() if self.activation is None else None
 
-    def modality_parameters(self) -> list[list[tuple[nn.Parameter, slice]]]:
+    def modality_parameters(self) -> ModalityParameters:
         """Every layer of a modality, the last one too."""
-        return [[(parameter, slice(None)) for parameter in layers.parameters()] for layers in self.modalities]
+        return of_modules([layers] for layers in self.modalities)
 
     def _layers(self) -> list[list[nn.Linear]]:
         return [[layer for layer in layers.children() if isinstance(layer, nn.Linear)] for layers in self.modalities]

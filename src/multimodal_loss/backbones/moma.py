@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from multimodal_loss.backbones.parameters import ModalityParameters, of_modules
 from multimodal_loss.errors import UserError
 
 NARROWEST = 16  # width of the last hidden layer of a head
@@ -59,12 +60,11 @@ class MOMA(nn.Module):
         attended = [torch.stack(of_one).mean(dim=0).flatten(1).to(dtype) for of_one in values]
         return torch.stack([head(value) for head, value in zip(self.heads, attended, strict=True)], dim=1)
 
-    def modality_parameters(self) -> list[list[tuple[nn.Parameter, slice]]]:
+    def modality_parameters(self) -> ModalityParameters:
         """A modality's coordinates and its head. Its coordinates also weigh the others' values, so that the gradients
         of the others' scores reach them, too: they count as its own all the same.
         """
-        of_each = zip(self.coordinates, self.heads, strict=True)
-        return [[(p, slice(None)) for module in pair for p in module.parameters()] for pair in of_each]
+        return of_modules(zip(self.coordinates, self.heads, strict=True))
 
     def _unit_vectors(self, features: Tensor, modality: int) -> Tensor:
         """The modules' vectors (B, 2, modules), of length 1, in float32 at least."""

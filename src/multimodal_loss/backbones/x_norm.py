@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from multimodal_loss.backbones.i3d import I3D, PARTS, RELEASED, git_blob
+from multimodal_loss.backbones.parameters import ModalityParameters, of_modules
 from multimodal_loss.errors import UserError, require_choice, require_number
 from multimodal_loss.fusion.gradients import without_autocast
 
@@ -106,6 +107,10 @@ class XNorm(nn.Module):
                 maps = list(self._stored(exchange, exchange, *maps))
         return [stream.pooled(x) for stream, x in zip(streams, maps, strict=True)]
 
+    def modality_parameters(self) -> ModalityParameters:
+        """A network and its classifier; what they exchange through is of no one modality."""
+        return of_modules(zip(self.streams, self.classifiers, strict=True))
+
     def description(self) -> dict[str, Any]:
         """What result.json says of it; a `notice` stands with every number that comes of it."""
         said: dict[str, Any] = {"initial_weights": {k: o.text if o else "drawn" for k, o in self.origins.items()}}
@@ -183,6 +188,10 @@ class XNormEnds(nn.Module):
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         return torch.stack([end(x.flatten(1)) for end, x in zip(self.ends, inputs, strict=True)], dim=1)
+
+    def modality_parameters(self) -> ModalityParameters:
+        """A modality's end."""
+        return of_modules([end] for end in self.ends)
 
 
 def classifier(hidden: int, num_classes: int, dropout: float) -> nn.Sequential:
