@@ -4,7 +4,8 @@
 
 A clip is 16 RGB frames, 16 of u and 16 of v, JPEG files of 456 x 256 pixels, here generated ones of the real files'
 mean size (19 and 9 kB). Each way ends in the same float32 tensors (3, 16, 224, 224) and (2, 16, 224, 224), which is
-checked. "ours, bytes" is what a process that decodes has to do, since bytes become numbers on the device that trains.
+checked. "ours, bytes" is what a process that decodes has to do, since bytes become numbers on the device that trains;
+"ours, as batches" is all of it, and stacking, by the iterator that training uses.
 All files are in memory (page cache), one thread; the rounds of the ways take turns, and the best one counts, as other
 programs only ever slow it down. OpenCV is compared where it is installed: pip install opencv-python-headless.
 Target: at least as fast as the fastest other way.
@@ -32,6 +33,7 @@ from multimodal_loss.datasets.frame_store import FrameStore, StoreWriter, check
 
 WIDTH, HEIGHT, CROP, FRAMES = 456, 256, 224, 16
 CLIPS_PER_SECOND = 30  # of a fast GPU
+BATCH = 4
 # Noise and JPEG quality that give the real files' mean sizes.
 KINDS = {"rgb": ("RGB", 3.5, 75), "u": ("L", 1.0, 60), "v": ("L", 1.0, 60)}
 Clip = tuple[Tensor, Tensor]
@@ -158,7 +160,12 @@ def main() -> None:
                 for ours, theirs in zip(expected, way(0, views[0]), strict=True):
                     torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-6)
         best = {name: [math.inf] * arguments.clips for name in chosen}
+        batches = math.inf
         for _ in range(arguments.rounds):
+            start = time.process_time()
+            for _ in split.batches(None, BATCH, torch.device("cpu"), DRAWS):
+                pass
+            batches = min(batches, time.process_time() - start)
             for name, way in chosen.items():
                 for clip in range(arguments.clips):
                     start = time.process_time()
@@ -167,6 +174,7 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, best of {arguments.rounds} rounds, one thread, time on the processor\n")
     print(f"{'':38}  ms a clip   clips a second and core   cores for {CLIPS_PER_SECOND} clips a second")
     means = {name: sum(seconds) / len(seconds) for name, seconds in best.items()}
+    means = {"ours, as batches": batches / arguments.clips, **means}
     for name, seconds in means.items():
         cores = CLIPS_PER_SECOND * seconds
         print(f"{name:38}  {1e3 * seconds:9.1f}   {1 / seconds:23.0f}   {math.ceil(cores):5} ({cores:.2f})")

@@ -280,11 +280,15 @@ def get(
     if left:
         for line in report.lines:
             print(f"error: {line}", file=sys.stderr)
-        absent = [tar for tar in left if _state(tar, source) is None]
-        raise MissingData(
-            f"{len(left)} of {len(tars)} tars have frames that are not stored yet ({len(absent)} are not in {source}):"
-            " --download gets them (105 GB in all), as does the official epic_downloader.py with --rgb-frames"
+        absent = sum(_state(tar, source) is None for tar in left)
+        cure = (
+            "make them again with scripts/make_epic_like.py"
+            if generated
+            else "--download gets them (105 GB in all), as does the official epic_downloader.py with --rgb-frames"
             " --flow-frames --participants 1,8,22; then start again, with --source FOLDER where they lie elsewhere"
+        )
+        raise MissingData(
+            f"{len(left)} of {len(tars)} tars have frames that are not stored yet, {absent} not in {source}: {cure}"
         )
     sizes = " / ".join(f"{len(clips):,}" for clips in splits.values())
     told = f"{folder / STORE}: {total:,} frames, {size / 1e9:.2g} GB; {sizes} train, validation and test clips"

@@ -105,6 +105,12 @@ def clip_plan(rng: np.random.Generator, clips: int) -> list[tuple[int, int, bool
     return [*plan, (SHORTEST - 1, 0, True, True)]
 
 
+def tar_paths(folder: Path, video: str) -> tuple[Path, Path]:
+    """Of RGB and of flow."""
+    kitchen = folder / "EPIC-KITCHENS" / video.partition("_")[0]
+    return kitchen / f"rgb_frames/{video}.tar", kitchen / f"flow_frames/{video}.tar"
+
+
 def write_video(folder: Path, video: str, clips: int, size: tuple[int, int], seed: int) -> list[dict[str, object]]:
     """Both tars of a video of so many clips; its rows of the annotations."""
     extension = epic.is_extension(video)
@@ -117,8 +123,7 @@ def write_video(folder: Path, video: str, clips: int, size: tuple[int, int], see
         start = len(script) + 1
         script += [(verb, rgb, flow)] * frames + [(None, True, True)]
         rows.append(_row(video, number, start, start + frames - 1, verb))
-    kitchen = video.partition("_")[0]
-    rgb_path, flow_path = (folder / kitchen / f"{modality}_frames" / f"{video}.tar" for modality in ("rgb", "flow"))
+    rgb_path, flow_path = tar_paths(folder, video)
     for path in (rgb_path, flow_path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(rgb_path, "w") as archive:
@@ -167,7 +172,8 @@ def write_like(
         raise UserError(f"{folder}: holds annotations that were not generated; give another --folder")
     numbers = f"--clips {' '.join(map(str, clips))} --width {size[0]} --height {size[1]} --seed {seed}"
     finished = f"Made by scripts/make_epic_like.py {numbers} (version {GENERATOR_VERSION}): not EPIC-KITCHENS.\n"
-    if marker.exists() and marker.read_text() == finished:
+    paths = [path for videos in VIDEOS.values() for video in videos for path in tar_paths(folder, video)]
+    if marker.exists() and marker.read_text() == finished and all(path.exists() for path in paths):
         return
     folder.mkdir(parents=True, exist_ok=True)
     # The files are marked as generated from the first on, and as complete after the last.
@@ -175,7 +181,7 @@ def write_like(
     rows: dict[str, list[dict[str, object]]] = {"train": [], "test": []}
     for (split, videos), total in zip(VIDEOS.items(), clips, strict=True):
         for video in videos:
-            made = write_video(folder / "EPIC-KITCHENS", video, -(-total // len(videos)), size, seed)
+            made = write_video(folder, video, -(-total // len(videos)), size, seed)
             rows["test" if split == "test" else "train"] += made
     for part, name in epic.ANNOTATIONS.items():
         # Rows that no list takes: another kitchen, another verb.

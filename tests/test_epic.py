@@ -222,6 +222,7 @@ def test_samples_are_the_middle_of_the_frames_on_disk(folder: Path, flow_index: 
     for name, split in (("validation", "validation"), ("test", "test")):
         batches = list(part(folder, name, flow_index=flow_index).batches(None, 4, CPU))
         rgb, flow = (torch.cat([b.inputs[m] for b in batches]) for m in range(2))
+        assert torch.equal(part(folder, name, flow_index=flow_index).rows(slice(1, 3))[0], rgb[1:3])
         assert rgb.dtype == flow.dtype == torch.float32 and len(rgb) == len(splits[split])
         assert torch.cat([b.target for b in batches]).tolist() == [c.verb for c in splits[split]]
         top, left = (HEIGHT - CROP) // 2, (WIDTH - CROP) // 2
