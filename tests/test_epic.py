@@ -330,8 +330,8 @@ def test_the_fingerprint_tells_options_and_generated_clips(folder: Path) -> None
     [
         ({"modalities": []}, "dataset.modalities=[]: choose from rgb, flow, each once"),
         ({"modalities": ["rgb", "audio"]}, "choose from rgb, flow"),
-        ({"flow_index": "half"}, "dataset.flow_index=half: not one of upstream, fixed"),
-        ({"augmentation": "both"}, "dataset.augmentation=both: not one of independent, joint, none"),
+        ({"flow_index": "half"}, "dataset.flow_index=half: must be one of upstream, fixed"),
+        ({"augmentation": "both"}, "dataset.augmentation=both: must be one of independent, joint, none"),
         ({"crop": 0}, "dataset.crop=0"),
         ({"drop_last_eval": 1.5}, "dataset.drop_last_eval=1.5"),
         ({"generated": False}, "holds generated data (file GENERATED), but dataset.generated=false"),
