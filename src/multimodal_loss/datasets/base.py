@@ -99,6 +99,10 @@ class Split:
         """
         return {}
 
+    def extra_arrays(self) -> dict[str, NDArray[Any]]:
+        """What is stored beside the predictions, one entry a sample."""
+        return {}
+
     def description(self) -> dict[str, Any]:
         """Facts for result.json, beyond what every split has."""
         return {}

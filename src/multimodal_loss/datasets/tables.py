@@ -37,6 +37,7 @@ from torch import Tensor
 from multimodal_loss.datasets import table_files as files
 from multimodal_loss.datasets.base import Dataset, MultimodalData, Split, require_names
 from multimodal_loss.datasets.cache import key_of, sha256
+from multimodal_loss.datasets.corruption import CorruptedSplit, Corruption
 from multimodal_loss.datasets.table_files import LABELS, SPLITS, Table, counted, listed, quoted, warn, where
 from multimodal_loss.errors import UserError, require_choice, require_number
 from multimodal_loss.options import at_most, file_name
@@ -58,11 +59,13 @@ class TablesDataset(Dataset):
         missing: what to do about ids that are not in every file: `error`, or `drop` the samples. Dropping looks at
             every file of the folder, used or not, so that runs on different modalities share their samples and folds.
         folds, split_seed: of the stratified k-fold; unused where labels.csv has `fold` or `split`.
+        repeats: how many shuffled k-folds the folds come from, by default one: 10 folds of 2 repeats are twice five.
         groups: `auto` keeps the samples of a group together where labels.csv has the column; `none` ignores it.
         top_variance: keep this many features of each modality, those of the largest variance in the training part.
         standardise: subtract the mean and divide by the standard deviation (ddof = 0) of the training part.
         impute: `mean` puts the feature's training mean where a cell is missing or infinite; None refuses such cells.
         classes: names in order; None sorts the labels, by value where all are numbers.
+        corrupt, corrupt_share, corrupt_seed: replace a modality of this share of the samples (datasets/corruption.py).
         inner_folds, inner_fold: for tuning. The training part alone is split again (stratified, `split_seed`, by
             `groups`): inner fold `inner_fold` is both the validation and the test part, the rest is the training part,
             and no test sample of the outer split plays any role.
@@ -79,6 +82,7 @@ class TablesDataset(Dataset):
     modalities: Names | None = None
     missing: str = "error"
     folds: int = 5
+    repeats: int | None = None
     split_seed: Annotated[int, at_most(2**32 - 1)] = 0  # what scikit-learn takes
     groups: str = "auto"
     top_variance: int | None = None
@@ -87,16 +91,24 @@ class TablesDataset(Dataset):
     classes: Names | None = None
     inner_folds: int | None = None
     inner_fold: int | None = None
+    corrupt: str | None = None
+    corrupt_share: float | None = None
+    corrupt_seed: int | None = None
 
     def __post_init__(self) -> None:
         require_choice("dataset.missing", self.missing, ("error", "drop"))
         require_choice("dataset.groups", self.groups, ("auto", "none"))
         require_choice("dataset.impute", self.impute, (None, "mean"))
-        for key in ("split_seed", "top_variance", "folds", "inner_folds", "inner_fold"):
+        self._corruption = Corruption(self.corrupt, self.corrupt_share, self.corrupt_seed or 0)
+        for key in ("split_seed", "top_variance", "folds", "repeats", "inner_folds", "inner_fold"):
             if (value := getattr(self, key)) is not None:
-                require_number(f"dataset.{key}", value, positive=key == "top_variance", integer=True)
+                require_number(f"dataset.{key}", value, positive=key in ("top_variance", "repeats"), integer=True)
                 if key.endswith("folds") and value < 2:
                     raise UserError(f"dataset.{key}={value}: give two or more")
+        if self.folds % self._repeats or self.folds // self._repeats < 2:
+            raise UserError(
+                f"dataset.repeats={self.repeats}: dataset.folds={self.folds} must be that many times two folds or more"
+            )
         if (self.inner_folds is None) != (self.inner_fold is None):
             raise UserError("dataset.inner_folds and dataset.inner_fold: give both, or neither")
         if self.inner_folds is not None and self.inner_fold is not None and self.inner_fold >= self.inner_folds:
@@ -127,6 +139,10 @@ class TablesDataset(Dataset):
 
     def require_files(self) -> None:
         _ = self._names, self._labels  # looked at once
+
+    @property
+    def _repeats(self) -> int:
+        return self.repeats or 1
 
     @property
     def folder(self) -> Path:
@@ -193,11 +209,16 @@ class TablesDataset(Dataset):
         parts = self._parts(fold)
         target = torch.from_numpy(samples.target)
         inputs: dict[str, list[Tensor]] = {part: [] for part in parts}
+        scalings = []
         for table, rows in zip(samples.tables, samples.rows, strict=True):
             scaling = fit_scaling(table, rows[parts["train"]], self.top_variance, self.standardise)
+            scalings.append(scaling)
             for part, positions in parts.items():
                 inputs[part].append(scaling.apply(table, rows[positions]))
         splits = {part: Split(tuple(inputs[part]), target[positions]) for part, positions in parts.items()}
+        for part, positions in parts.items():
+            if self._corruption.touches(part):
+                splits[part] = self._corrupted(splits[part], positions, scalings)
         return MultimodalData(
             train=splits["train"],
             validation=splits.get("validation"),
@@ -206,6 +227,23 @@ class TablesDataset(Dataset):
             classes=samples.classes,
             fingerprint=_digest(splits.values()),
         )
+
+    def _corrupted(self, split: Split, positions: Index, scalings: "Sequence[Scaling]") -> CorruptedSplit:
+        """The split with a modality of some samples replaced, in place."""
+        samples, corruption = self._samples, self._corruption
+        ids = samples.labels["id"].iloc[positions].to_list()
+        replaced = corruption.replaced(ids, len(scalings))
+        if corruption.kind == "noisy":
+            for n in np.flatnonzero(replaced >= 0):
+                m = replaced[n]
+                noise = corruption.noise(f"{ids[n]} {self._names[m]}", len(samples.tables[m].features))
+                split.inputs[m][n] = scalings[m].noise(noise)
+        else:
+            stand_ins = corruption.stand_ins(ids, samples.target[positions], len(samples.classes))
+            for m, x in enumerate(split.inputs):
+                chosen = torch.from_numpy(np.flatnonzero(replaced == m))
+                x[chosen] = x[torch.from_numpy(stand_ins)[chosen]]
+        return CorruptedSplit(split.inputs, split.target, replaced=replaced)
 
     @cached_property
     def _samples(self) -> "Samples":
@@ -261,7 +299,9 @@ class TablesDataset(Dataset):
     def _outer_parts(self, fold: int | None) -> dict[str, Index]:
         labels = self._samples.labels
         if fold is not None and "fold" not in labels:
-            train, test = self._stratified(np.arange(len(labels)), self.folds, fold, "folds")
+            repeat, fold = divmod(fold, self.folds // self._repeats)
+            positions = np.arange(len(labels))
+            train, test = self._stratified(positions, self.folds // self._repeats, fold, "folds", repeat)
             return {"train": train, "test": test}
         said = labels["split"].to_numpy(copy=True) if "split" in labels else np.full(len(labels), "train", dtype=object)
         if fold is not None:
@@ -269,8 +309,8 @@ class TablesDataset(Dataset):
         parts = {part: np.flatnonzero(said == part) for part in SPLITS}
         return {part: positions for part, positions in parts.items() if part != "validation" or len(positions)}
 
-    def _stratified(self, positions: Index, folds: int, fold: int, option: str) -> tuple[Index, Index]:
-        """Where, in `positions`, the training and the held-out part of one fold are."""
+    def _stratified(self, positions: Index, folds: int, fold: int, option: str, repeat: int = 0) -> tuple[Index, Index]:
+        """Where, in `positions`, the training and the held-out part of one fold are. A repeat is another shuffle."""
         samples, path = self._samples, self._labels_path
         target = samples.target[positions]
         for c, count in enumerate(np.bincount(target, minlength=len(samples.classes))):
@@ -280,12 +320,12 @@ class TablesDataset(Dataset):
                     f"than dataset.{option}={folds}; use fewer folds, or merge or leave out the class"
                 )
         if "group" not in samples.labels:
-            splits = StratifiedKFold(folds, shuffle=True, random_state=self.split_seed).split(target, target)
+            splits = StratifiedKFold(folds, shuffle=True, random_state=self.split_seed + repeat).split(target, target)
         else:
             groups = samples.labels["group"].to_numpy()[positions]
             if (count := len(set(groups))) < folds:
                 raise UserError(f"{path}: groups to split: {count}, fewer than dataset.{option}={folds}")
-            splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=self.split_seed)
+            splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=self.split_seed + repeat)
             splits = splitter.split(target, target, groups)
         train, held_out = list(splits)[fold]
         return train, held_out
@@ -304,19 +344,22 @@ class Samples:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Which columns are kept, what fills their missing cells, and x -> (x - shift) / scale."""
+    """Which columns are kept, their training mean, which also fills missing cells, and standard deviation, and
+    x -> (x - shift) / scale.
+    """
 
     columns: Index
-    fill: Stats
+    mean: Stats
     shift: Stats | float
     scale: Stats | float
+    sd: Stats
 
     def apply(self, table: Table, rows: Index) -> Tensor:
         """Features (len(rows), len(columns)). Raises UserError for a value that float32 no longer holds."""
         out = np.empty((len(rows), len(self.columns)), dtype=np.float32)
         for part in files.blocks(len(rows), table.values.shape[1]):
             block = np.take(table.values[rows[part]], self.columns, axis=1).astype(np.float64)
-            block = np.where(np.isnan(block), self.fill, block)
+            block = np.where(np.isnan(block), self.mean, block)
             with np.errstate(over="ignore"):
                 out[part] = (block - self.shift) / self.scale
             if not np.isfinite(out[part]).all():
@@ -325,6 +368,11 @@ class Scaling:
                     f"{table.path}: column {quoted(feature)} has a value too far from its training part for 32 bits"
                 )
         return torch.from_numpy(out)
+
+    def noise(self, draws: Stats) -> Tensor:
+        """A scaled sample (len(columns),) of noise: `draws` are N(0, 1), one for each column of the table."""
+        values = self.mean + self.sd * draws[self.columns]
+        return torch.from_numpy(((values - self.shift) / self.scale).astype(np.float32))
 
 
 def fit_scaling(table: Table, rows: Index, top_variance: int | None, standardise: bool) -> Scaling:
@@ -343,8 +391,8 @@ def fit_scaling(table: Table, rows: Index, top_variance: int | None, standardise
     if top_variance is not None:
         order = np.argsort(-variance[columns], kind="stable")
         columns = np.sort(columns[order[:top_variance]])
-    fill = mean[columns]
-    return Scaling(columns, fill, fill, np.sqrt(variance[columns])) if standardise else Scaling(columns, fill, 0.0, 1.0)
+    mean, sd = mean[columns], np.sqrt(variance[columns])
+    return Scaling(columns, mean, mean, sd, sd) if standardise else Scaling(columns, mean, 0.0, 1.0, sd)
 
 
 def _moments(values: NDArray[np.float32]) -> tuple[Stats, Stats, NDArray[np.bool_]]:

@@ -12,6 +12,7 @@ from multimodal_loss.fusion.multitask import Multitask
 from multimodal_loss.fusion.ogm_ge import OGMGE
 from multimodal_loss.fusion.proxy_anchor import ProxyAnchor
 from multimodal_loss.fusion.qmf import QMF
+from multimodal_loss.fusion.read_out import ReadOut
 from multimodal_loss.fusion.soft_triple import SoftTriple
 from multimodal_loss.fusion.sum_ce import SumCrossEntropy
 from multimodal_loss.fusion.tmc import TMC
@@ -32,6 +33,7 @@ __all__ = [
     "MultiModalLoss",
     "Multitask",
     "ProxyAnchor",
+    "ReadOut",
     "SoftTriple",
     "SumCrossEntropy",
     "Unimodal",

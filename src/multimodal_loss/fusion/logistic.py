@@ -1,12 +1,19 @@
 """Multinomial logistic regression, by scikit-learn."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 ABSENT_CLASS_LOGIT = -100.0
 MAX_ITERATIONS = 5_000
+# What `cross_fitted` tries for C.
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+SMALLEST = 1e-6  # probability whose logarithm is taken
 
 
 def fit_logistic(features: Tensor, target: Tensor, num_classes: int, C: float) -> tuple[Tensor, Tensor]:
@@ -14,13 +21,51 @@ def fit_logistic(features: Tensor, target: Tensor, num_classes: int, C: float) -
 
     A class without training samples is given a logit of -100.
     """
-    model = LogisticRegression(C=C, max_iter=MAX_ITERATIONS)
-    model.fit(features.cpu().double().numpy(), target.cpu().numpy())
+    return _coefficients(_fit(features.cpu().double().numpy(), target.cpu().numpy(), C), num_classes)
+
+
+def cross_fitted(
+    features: Tensor, target: Tensor, num_classes: int, penalties: Sequence[float] = PENALTIES, folds: int = 5
+) -> tuple[Tensor, Tensor, NDArray[np.float64]]:
+    """Weights and biases as `fit_logistic` gives them, with the C whose out-of-fold NLL over shuffled stratified folds
+    is least, and the log-probabilities (N, num_classes) that those folds gave, at least ln 1e-6: of every sample by a
+    model that has not seen it.
+
+    With fewer samples than features all is computed in the space that the samples span, where the penalty is the same:
+    a tenth of the time.
+    """
+    x, y = features.cpu().double().numpy(), target.cpu().numpy()
+    basis = None
+    if x.shape[0] < x.shape[1]:
+        u, singular, basis = np.linalg.svd(x, full_matrices=False)
+        x = u * singular
+    # A class too small to be in every fold is still split: scikit-learn warns, and asks for two folds at least.
+    smallest = int(np.bincount(y)[np.unique(y)].min())
+    splits = list(StratifiedKFold(max(2, min(folds, smallest)), shuffle=True, random_state=0).split(x, y))
+    found = []
+    for C in penalties:
+        out_of_fold = np.full((len(y), num_classes), np.log(SMALLEST))
+        for train, held_out in splits:
+            model = _fit(x[train], y[train], C)
+            out_of_fold[held_out[:, None], model.classes_] = np.log(model.predict_proba(x[held_out]).clip(SMALLEST))
+        found.append((-out_of_fold[np.arange(len(y)), y].mean(), C, out_of_fold))
+        if found[-1][0] > 1.2 * min(loss for loss, *_ in found):
+            break  # well past the minimum: a larger C only overfits more, and takes longest
+    _, C, out_of_fold = min(found, key=lambda one: one[0])
+    weight, bias = _coefficients(_fit(x, y, C), num_classes)
+    return weight if basis is None else (weight.double() @ torch.from_numpy(basis)).float(), bias, out_of_fold
+
+
+def _fit(x: NDArray[np.float64], y: NDArray[np.int64], C: float) -> LogisticRegression:
+    return LogisticRegression(C=C, max_iter=MAX_ITERATIONS).fit(x, y)
+
+
+def _coefficients(model: LogisticRegression, num_classes: int) -> tuple[Tensor, Tensor]:
     coefficients, intercepts = model.coef_, model.intercept_
     if len(model.classes_) == 2:  # scikit-learn keeps only the logit of the second class
         coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
         intercepts = np.concatenate([np.zeros_like(intercepts), intercepts])
-    weight = torch.zeros(num_classes, features.shape[1])
+    weight = torch.zeros(num_classes, coefficients.shape[1])
     bias = torch.full((num_classes,), ABSENT_CLASS_LOGIT)
     weight[model.classes_] = torch.from_numpy(coefficients).float()
     bias[model.classes_] = torch.from_numpy(intercepts).float()

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp, softmax
 from scipy.stats import entropy
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, matthews_corrcoef
 
@@ -73,6 +75,39 @@ def compute_metrics(target: NDArray[np.integer], probabilities: NDArray[np.float
         "entropy": float(np.mean(entropy(probabilities, axis=1))),
         "confidence_gap": float(probabilities.max(axis=1).mean()) - accuracy,
     }
+
+
+def fit_temperature(target: NDArray[np.integer], probabilities: NDArray[np.floating]) -> float:
+    """The T > 0, from e^-3 to e^3, whose `tempered` probabilities (N, C) have the least NLL; one number for all
+    classes (Guo et al., ICML 2017).
+    """
+    target, probabilities = _checked(target, probabilities)
+    logits = np.log(np.maximum(probabilities, SMALLEST_PROBABILITY))
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        true_class = np.take_along_axis(scaled, target[:, None], axis=1)[:, 0]
+        return float(np.mean(logsumexp(scaled, axis=1) - true_class))
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x))
+
+
+def tempered(probabilities: NDArray[np.floating], temperature: float) -> Floats:
+    """softmax(ln p / T) of probabilities (N, C): the same predictions, more or less sure of them."""
+    logits = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), SMALLEST_PROBABILITY))
+    return np.asarray(softmax(logits / temperature, axis=1))
+
+
+def distrust_auc(weights: NDArray[np.floating], replaced: NDArray[np.integer]) -> float | None:
+    """Does trust follow noise? Area under the ROC curve of "this modality was replaced" by how little it is trusted,
+    over all modalities of all samples: 0.5 is chance, at 1 every one that was replaced is trusted less than any other.
+
+    `weights` (N, M); `replaced` (N,) the modality of each sample that was, or -1. None where none was, or each.
+    """
+    which = replaced[:, None] == np.arange(weights.shape[1])
+    if not which.any() or which.all():
+        return None
+    return _auc_and_ap(which.ravel(), -np.asarray(weights, dtype=np.float64).ravel())[0]
 
 
 def reliability_bins(

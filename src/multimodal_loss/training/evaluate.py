@@ -1,6 +1,6 @@
 """Predictions of replicates, their metrics, and what a fusion wants to know once training is over."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,14 @@ from torch import Tensor
 
 from multimodal_loss.datasets import Split
 from multimodal_loss.errors import TrainingError, UserError
-from multimodal_loss.results.metrics import compute_metrics
+from multimodal_loss.fusion import ReadOut
+from multimodal_loss.results.metrics import (
+    SMALLEST_PROBABILITY,
+    compute_metrics,
+    distrust_auc,
+    fit_temperature,
+    tempered,
+)
 from multimodal_loss.training.replicate import Recipe, Replicate, as_fusion_input
 
 
@@ -38,13 +45,23 @@ def _finite(values: Tensor, replicate: Replicate) -> Tensor:
 
 @torch.no_grad()
 def predict(replicate: Replicate, split: Split, recipe: Recipe, device: torch.device) -> dict[str, NDArray[Any]]:
-    """`target` (N,), and the probabilities `fused` (N, C) and `modalities` (N, M, C)."""
+    """`target` (N,), and the probabilities `fused` (N, C) and `modalities` (N, M, C), the softmax of each score.
+
+    Where there is one, also `read_out` (N, M, C), and where the fusion has such, `weights` (N, M), how much it trusts
+    each modality with each sample.
+    """
     scores = scores_of(replicate, split, recipe, device)
-    return {
+    found = {
         "target": split.target.cpu().numpy(),
         "fused": _fused(replicate, scores, recipe).float().cpu().numpy(),
         "modalities": scores.softmax(-1).float().cpu().numpy(),
     }
+    if replicate.read_out is not None:
+        found["read_out"] = replicate.read_out(scores).float().cpu().numpy()
+    weights = replicate.fusion.modality_weights(as_fusion_input(scores, recipe.fusion_input))
+    if weights is not None and weights.shape[1] > 1:
+        found["weights"] = weights.float().cpu().numpy()
+    return found
 
 
 def _fused(replicate: Replicate, scores: Tensor, recipe: Recipe) -> Tensor:
@@ -54,43 +71,73 @@ def _fused(replicate: Replicate, scores: Tensor, recipe: Recipe) -> Tensor:
 
 
 def metrics_of(prediction: dict[str, NDArray[Any]], names: tuple[str, ...]) -> dict[str, Any]:
-    """Metrics of the fused prediction and of every score's own."""
+    """Metrics of the fused prediction, and of every score's own: its softmax, and what is read out of it, if any is."""
     target = prediction["target"]
-    per_modality = {name: prediction["modalities"][:, m] for m, name in enumerate(names)}
-    return {
-        "fused": compute_metrics(target, prediction["fused"]),
-        "modalities": {name: compute_metrics(target, np.ascontiguousarray(p)) for name, p in per_modality.items()},
-    }
+    found: dict[str, Any] = {"fused": compute_metrics(target, prediction["fused"])}
+    for kind in ("modalities", "read_out"):
+        if kind in prediction:
+            of_each = np.moveaxis(prediction[kind], 1, 0)
+            pairs = zip(names, of_each, strict=True)
+            found[kind] = {name: compute_metrics(target, np.ascontiguousarray(one)) for name, one in pairs}
+    return found
+
+
+def conclude(replicate: Replicate, recipe: Recipe, device: torch.device) -> Callable[[], Tensor]:
+    """What comes after a replicate's last step, before it predicts. Gives its training scores, as the fusion reads
+    them.
+    """
+    replicate.backbone.to(device).eval()
+    replicate.fusion.to(device).eval()
+    train = replicate.data.train
+
+    def training_scores() -> Tensor:
+        return as_fusion_input(scores_of(replicate, train, recipe, device), recipe.fusion_input)
+
+    replicate.fusion.after_training(training_scores, train.target.to(device))
+    return training_scores
 
 
 def evaluate(
-    replicate: Replicate, recipe: Recipe, device: torch.device, with_training_outputs: bool
+    replicate: Replicate,
+    recipe: Recipe,
+    device: torch.device,
+    with_training_outputs: bool,
+    temperature: float | None = None,
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """A trained replicate's test predictions, and what result.json says of it: metrics, and the fusion's diagnostics.
 
-    With `with_training_outputs` the predictions also hold `train_target` (N,), `train_modalities` (N, M, C), and what
-    the fusion adds.
+    `temperature` was fitted on samples held out of its training part; without one it is fitted on the validation part,
+    where there is one; `test_tempered` are the metrics with it. Each modality's own prediction is also read out of its
+    scores (`ReadOut`), by what is fitted to the training part. With `with_training_outputs` the predictions also hold
+    `train_target` (N,), `train_modalities` (N, M, C), and what the fusion adds.
     """
     data, fusion, names = replicate.data, replicate.fusion, replicate.score_names
-    replicate.backbone.to(device).eval()
-    fusion.to(device).eval()
-
-    def training_scores() -> Tensor:
-        return as_fusion_input(scores_of(replicate, data.train, recipe, device), recipe.fusion_input)
-
-    fusion.after_training(training_scores, data.train.target.to(device))
+    training_scores = conclude(replicate, recipe, device)
+    if len(names) > 1:
+        scores = scores_of(replicate, data.train, recipe, device)
+        read_out = ReadOut(len(data.classes), len(names), scores.shape[2])
+        replicate.read_out = read_out.fit(scores, data.train.target.to(device), fusion.ignore_index).to(device)
     test = predict(replicate, data.test, recipe, device)
     metrics = {"test": metrics_of(test, names)}
     for name, (target, fused) in data.test.rescored(test["fused"]).items():
         metrics[f"test_{name}"] = {"fused": compute_metrics(target, fused)}
     if data.validation is not None:
-        metrics["validation"] = metrics_of(predict(replicate, data.validation, recipe, device), names)
+        validation = predict(replicate, data.validation, recipe, device)
+        metrics["validation"] = metrics_of(validation, names)
+        if temperature is None:
+            temperature = fit_temperature(validation["target"], validation["fused"])
+    if temperature is not None:
+        metrics["test_tempered"] = {"fused": compute_metrics(test["target"], tempered(test["fused"], temperature))}
+    test |= data.test.extra_arrays()
+    if "replaced" in test and "weights" in test:
+        metrics["test"]["distrust"] = {"AUC": distrust_auc(test["weights"], test["replaced"])}
     if with_training_outputs:
         train = predict(replicate, data.train, recipe, device)
         test |= {"train_target": train["target"], "train_modalities": train["modalities"]}
         test |= {name: array.float().cpu().numpy() for name, array in fusion.extra_arrays().items()}
     diagnostics = fusion.diagnostics(training_scores, data.train.target.to(device))
-    return test, {"metrics": metrics, **diagnostics}
+    report = {"metrics": metrics, "temperature": temperature, **diagnostics}
+    return test, report
 
 
 def validation_split(replicate: Replicate) -> Split:
@@ -119,7 +166,9 @@ class Validation:
 
     @torch.no_grad()
     def _values(self, replicate: Replicate, split: Split, monitors: Sequence[str]) -> list[float]:
-        """The validation loss (or what the fusion monitors instead), 1 minus accuracy or macro F1: less is better."""
+        """The validation loss (or what the fusion monitors instead), the NLL of the fused probabilities, 1 minus
+        accuracy or macro F1: less is better.
+        """
         scores = scores_of(replicate, split, self._recipe, self._device)
 
         def value(monitor: str) -> float:
@@ -127,7 +176,11 @@ class Validation:
                 target = split.target.to(self._device)
                 return float(replicate.fusion.monitored(as_fusion_input(scores, self._recipe.fusion_input), target))
             true = split.target.cpu().numpy()
-            predicted = _fused(replicate, scores, self._recipe).argmax(1).cpu().numpy()
+            fused = _fused(replicate, scores, self._recipe).cpu().numpy()
+            if monitor == "validation_NLL":
+                likelihoods = np.take_along_axis(fused, true[:, None], axis=1)
+                return float(-np.log(np.maximum(likelihoods, SMALLEST_PROBABILITY)).mean())
+            predicted = fused.argmax(1)
             if monitor == "validation_ACC":
                 return 1.0 - float(accuracy_score(true, predicted))
             return 1.0 - float(f1_score(true, predicted, average="macro", zero_division=0))

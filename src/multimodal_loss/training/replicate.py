@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from multimodal_loss.configuration import FusionInput, TrainerConfig
 from multimodal_loss.datasets import MultimodalData
 from multimodal_loss.errors import UserError
-from multimodal_loss.fusion import Fusion
+from multimodal_loss.fusion import Fusion, ReadOut
 from multimodal_loss.fusion.base import ModalityParameters
 
 
@@ -24,6 +24,7 @@ class Replicate:
     backbone: nn.Module
     fusion: Fusion
     data: MultimodalData
+    read_out: ReadOut | None = None  # once it has been trained and evaluated
 
     @property
     def score_names(self) -> tuple[str, ...]:
@@ -54,7 +55,8 @@ class Replicate:
         return self.data.fingerprint if named is None else f"{self.data.fingerprint} {named}"
 
     def state_dict(self) -> dict[str, Any]:
-        return {"backbone": self.backbone.state_dict(), "fusion": self.fusion.state_dict()}
+        state = {"backbone": self.backbone.state_dict(), "fusion": self.fusion.state_dict()}
+        return state if self.read_out is None else {**state, "read_out": self.read_out.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.backbone.load_state_dict(state["backbone"])

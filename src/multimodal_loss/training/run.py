@@ -24,6 +24,7 @@ from multimodal_loss.training.group_trainer import GroupTrainer, OrdinaryTrainer
 from multimodal_loss.training.loop import TrainingState, resume, save_checkpoint, train
 from multimodal_loss.training.progress import Progress
 from multimodal_loss.training.replicate import Recipe, Replicate, make_replicate
+from multimodal_loss.training.tuning import Tuned, Tuner
 
 DEVICES = ("cuda", "mps", "cpu")
 # What RuntimeErrors say of it on CPU and MPS.
@@ -81,8 +82,20 @@ def _train(
         predictions: dict[int, Any] = {}
         state = resume(directory)
         with Progress(settings.name, enabled=settings.progress) as progress:
-            for group in replicate_groups(settings, dataset, plan):
-                recipe = make_recipe(settings, group[0])
+
+            def train_one(
+                of_trial: RunConfig, inner: Dataset, planned: Planned, scratch: RunDirectory
+            ) -> tuple[Replicate, Recipe, TrainingState]:
+                replicate = make_planned(of_trial, inner, planned)
+                recipe = make_recipe(of_trial, replicate)
+                return replicate, recipe, _fit(of_trial, [replicate], recipe, scratch, device, [], TrainingState())
+
+            tuner = None
+            if settings.tuning is not None:
+                tuner = Tuner(settings, settings.tuning, directory, source, dataset, make_dataset, train_one)
+                print(f"{settings.name}: {settings.tuning}", file=sys.stderr, flush=True)
+            for group, tuned in replicate_groups(settings, dataset, plan, tuner, device):
+                recipe = make_recipe(settings if tuned is None else tuned.settings(settings), group[0])
                 if "backbone" not in result:
                     result["backbone"] = described(group[0].backbone, settings.name)
                 had_ended = all(replicate.replicate_id in state.stopped for replicate in group)
@@ -92,7 +105,10 @@ def _train(
                     save_checkpoint(directory, group, None, state)
                 result.setdefault("dataset", _describe(settings, dataset, group[0]))
                 for replicate in group:
-                    prediction, report = evaluate(replicate, recipe, device, settings.store_training_outputs)
+                    temperature = None if tuned is None else tuned.chosen.temperature
+                    stored = settings.store_training_outputs
+                    prediction, report = evaluate(replicate, recipe, device, stored, temperature)
+                    report |= {} if tuned is None else tuned.report()
                     predictions[replicate.replicate_id] = prediction
                     ended = state.stopped[replicate.replicate_id]
                     result["replicates"].append({**_identity(replicate), **ended, **report})
@@ -114,19 +130,27 @@ def _train(
         tracker.close()
 
 
-def replicate_groups(settings: RunConfig, dataset: Dataset, plan: Sequence[Planned]) -> Iterator[list[Replicate]]:
-    """Replicates that train together: all where the collapsed product holds, otherwise each when its turn comes.
+def replicate_groups(
+    settings: RunConfig, dataset: Dataset, plan: Sequence[Planned], tuner: Tuner | None, device: torch.device
+) -> Iterator[tuple[list[Replicate], Tuned | None]]:
+    """Replicates that train together: all where the collapsed product holds, otherwise each when its turn comes, after
+    it has been tuned.
 
     Every replicate's initial weights are drawn from its own seed.
     """
+    if tuner is not None:
+        for planned in plan:
+            tuned = tuner.tune(planned, device)
+            yield [make_planned(tuned.settings(settings), dataset, planned)], tuned
+        return
     if plan[0].fold is not None or not settings.trainer.is_plain:
-        yield from ([make_planned(settings, dataset, planned)] for planned in plan)
+        yield from (([make_planned(settings, dataset, planned)], None) for planned in plan)
         return
     replicates = [make_planned(settings, dataset, planned) for planned in plan]
     if can_collapse(replicates, make_recipe(settings, replicates[0])):
-        yield replicates
+        yield replicates, None
     else:
-        yield from ([replicate] for replicate in replicates)
+        yield from (([replicate], None) for replicate in replicates)
 
 
 def _fit(
@@ -138,6 +162,7 @@ def _fit(
     observers: list[Any],
     state: TrainingState,
 ) -> TrainingState:
+    """Train one group, by its backbones' own `fit` or by the epoch loop; `state` as `train` has it."""
     if hasattr(group[0].backbone, "fit"):
         (replicate,) = group
         state.stopped[replicate.replicate_id] = fit_directly(replicate, recipe)

@@ -243,7 +243,9 @@ def _state(runs: Sequence[Run], values: Mapping[int, float], expected: tuple[int
 
 
 def _cap(run: Run) -> str:
-    """How many replicates the iteration cap stopped; empty if none."""
+    """How many replicates the iteration cap stopped; empty if none, or if tuning has said how long to train."""
+    if run.get("config/tuning"):
+        return ""
     stopped = [replicate.get("stopped") == "max_epochs" for replicate in run.replicates.values()]
     cap = run.get("config/trainer/max_epochs")
     return f"cap {cap:,}: {sum(stopped)} of {len(stopped)}" if any(stopped) and isinstance(cap, int) else ""

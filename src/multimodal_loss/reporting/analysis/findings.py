@@ -27,8 +27,9 @@ CALIBRATION_NOTE = (
 )
 KEPT_NOTE = (
     "Is a modality's own prediction still of use after the fusion was trained? Its accuracy (fraction), NLL and ECE "
-    "inside each fused model, beside the network that was trained on this modality alone; the difference of the "
-    "accuracies is formed replicate by replicate."
+    "inside each fused model, read out of its scores by a logistic regression that is fitted to the training samples, "
+    "beside the network that was trained on this modality alone; the difference of the accuracies is formed replicate "
+    "by replicate."
 )
 PROXIES_NOTE = (
     "Per class, mean ± sample standard deviation over replicates. Alive: not clamped to zero in every entry. Used: "
@@ -106,10 +107,16 @@ def findings(condition: Condition, layout: Layout, runs: Runs) -> Findings | Non
 
 def source_paths(run: Run) -> dict[str, str]:
     """Where each prediction's metrics are: a path per modality, and the fused one, which says nothing new where there
-    is one modality.
+    is one modality. A modality's own is what is read out of its scores, where the run did so.
     """
-    paths = {name: f"test/modalities/{name}" for name in run.modalities}
+    paths = {name: own_path(run, name) for name in run.modalities}
     return paths if len(paths) == 1 else {**paths, FUSED: "test/fused"}
+
+
+def own_path(run: Run, name: str) -> str:
+    """Where a modality's own prediction has its metrics: read out of its scores, or, in older runs, their softmax."""
+    read_out = f"test/read_out/{name}"
+    return read_out if run.values(f"{read_out}/ACC") else f"test/modalities/{name}"
 
 
 def calibration(label: str, run: Run) -> list[Line]:
@@ -130,7 +137,7 @@ def kept(found: Sequence[tuple[Shown, Run]]) -> list[Line]:
     for shown, run in found:
         for name in run.modalities if len(run.inputs) > 1 else ():
             if other := alone.get((_backbone(run), name)):
-                paths = f"test/modalities/{name}", f"test/modalities/{other.modalities[0]}"
+                paths = own_path(run, name), own_path(other, other.modalities[0])
                 first, second = run.values(f"{paths[0]}/ACC"), other.values(f"{paths[1]}/ACC")
                 inside, outside = _aggregates(run, paths[0], KEPT_METRICS), _aggregates(other, paths[1], KEPT_METRICS)
                 pairs = [one for pair in zip(inside, outside, strict=True) for one in pair]

@@ -11,7 +11,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import pandas as pd
@@ -26,7 +26,9 @@ MOST_NAMED = 3  # of rows that the sentence counts together
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two rows of a table: the mean of first - second over folds in the printed unit, and how sure it is not 0."""
+    """Two rows of a table: the mean of first - second over folds in the printed unit, and how sure it is not 0; on
+    which `column`, where several are tested.
+    """
 
     first: str
     second: str
@@ -35,6 +37,7 @@ class Comparison:
     t: float
     p: float
     p_holm: float
+    column: str = ""
 
     @property
     def real(self) -> bool:
@@ -64,19 +67,30 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def compare(table: FilledTable) -> list[Comparison]:
-    """Every pair of rows on the layout's `compared` column, over the folds in which both have the same test samples;
-    none without such a column.
+    """Every pair of rows on the layout's `compared` columns, over the folds in which both have the same test samples;
+    none without such a column. Where the layout says `against` which rows, only pairs with one of these.
 
-    A pair counts from two folds on, a row if its run says how large its training and test sets are.
+    A pair counts from two folds on, a row if its run says how large its training and test sets are. Holm's correction
+    is for the pairs of one column: each is a dataset of its own.
     """
-    rows = [(row.full_title, table.cells.get((row.key, table.layout.compared))) for row in table.layout.rows]
+    compared = table.layout.compared
+    if isinstance(compared, str):
+        return _compare(table, compared)
+    titles = {column.key: column.full_title for column in table.layout.columns}
+    return [replace(one, column=titles[key]) for key in compared for one in _compare(table, key)]
+
+
+def _compare(table: FilledTable, column: str) -> list[Comparison]:
+    rows = [(row.key, row.full_title, table.cells.get((row.key, column))) for row in table.layout.rows]
     known = [
-        (title, cell, ratio, _marks(cell.run))
-        for title, cell in rows
+        (key, title, cell, ratio, _marks(cell.run))
+        for key, title, cell in rows
         if cell and cell.run and (ratio := _test_to_train(cell.run))
     ]
-    found = []
-    for (first, a, ratio, marks), (second, b, _, other) in itertools.combinations(known, 2):
+    found, against = [], table.layout.against
+    for (key, first, a, ratio, marks), (key_2, second, b, _, other) in itertools.combinations(known, 2):
+        if against and key not in against and key_2 not in against:
+            continue
         alike = {fold for fold in marks if marks[fold] & other.get(fold, set())}
         differences = [a.values[fold] - b.values[fold] for fold in sorted(alike & a.values.keys() & b.values.keys())]
         if len(differences) > 1:
@@ -99,18 +113,23 @@ def sentence(comparisons: Sequence[Comparison], focus: str, measure: str = "ACC"
         first, second = (title.startswith(focus) for title in (one.first, one.second))
         if focus and first != second:
             ahead = (one.difference > 0) == first
-            found["open" if not one.real else "above" if ahead else "below"].append(one.second if first else one.first)
+            other = one.second if first else one.first
+            where = "open" if not one.real else "above" if ahead else "below"
+            found[where].append(f"{other} on {one.column}" if one.column else other)
     named = {where: "; ".join(titles) for where, titles in found.items() if titles}  # titles have commas of their own
     still_open = named.pop("open", "")
     if named:
         text += f" {focus} is {' and '.join(f'{where} {titles}' for where, titles in named.items())}."
-    elif len(found["open"]) > MOST_NAMED:
+    if len(found["open"]) > MOST_NAMED and (not named or any(one.column for one in comparisons)):
         still_open = f"each of the {len(found['open'])} others"
     return f"{text} {focus}'s difference from {still_open} could be chance." if still_open else text
 
 
 def to_csv(comparisons: Sequence[Comparison]) -> str:
-    frame = pd.DataFrame(map(asdict, comparisons), columns=[field.name for field in fields(Comparison)])
+    columns = [field.name for field in fields(Comparison)]
+    if not any(one.column for one in comparisons):
+        columns.remove("column")
+    frame = pd.DataFrame(map(asdict, comparisons), columns=columns)
     return frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
 
 
@@ -118,6 +137,7 @@ def from_csv(text: str) -> list[Comparison]:
     """What `to_csv` wrote, to six digits. ValueError or KeyError for another file."""
     types: Any = {field.name: field.type for field in fields(Comparison)}
     frame = pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False)
+    frame["column"] = frame.get("column", "")  # only where several are tested
     return [Comparison(*line) for line in frame[list(types)].itertuples(index=False)]
 
 

@@ -38,8 +38,10 @@ class Section:
 
     @property
     def verdict(self) -> str:
-        """Which differences are real, in a sentence or two; empty where nothing was tested."""
-        return significance.sentence(self.significance, self.table.layout.focus)
+        """Which differences are real, and what else the layout says of its cells; empty where nothing was tested."""
+        layout = self.table.layout
+        said = [significance.sentence(self.significance, layout.focus), *(of(self.table) for of in layout.verdicts)]
+        return " ".join(filter(None, said))
 
 
 def render(
@@ -80,7 +82,8 @@ def _column_groups(columns: Sequence[Column]) -> list[tuple[str, int]]:
 def _comparison(one: Comparison) -> tuple[str, str, list[str]]:
     p_values = [f"{p:.3f}" if p >= 0.0005 else "< 0.001" for p in (one.p, one.p_holm)]
     difference, t = (text.number(value, 2, signed=True) for value in (one.difference, one.t))
-    return one.first, one.second, [difference, t, *p_values, "real" if one.real else "", str(one.folds)]
+    second = f"{one.second} ({one.column})" if one.column else one.second
+    return one.first, second, [difference, t, *p_values, "real" if one.real else "", str(one.folds)]
 
 
 def _lines_of(detail: Detail) -> list[tuple[str, str, list[str]]]:

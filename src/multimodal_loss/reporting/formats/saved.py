@@ -50,6 +50,8 @@ def files(section: Section, folder: Path) -> Iterator[tuple[str, bytes]]:
     yield "environment.json", (json.dumps(environment, indent=2, sort_keys=True) + "\n").encode()
     if section.significance:
         yield "significance.csv", significance.to_csv(section.significance).encode()
+    if table.layout.dataset and (choices := chosen_csv(table)):
+        yield "chosen.csv", choices.encode()
     of_conditions = [line for one in section.findings for line in one.sources]
     if sources := of_conditions if table.layout.conditions else sources_of_rows(table):
         yield "modalities.csv", _with_earlier(sources_csv(sources), folder, bool(table.earlier)).encode()
@@ -92,6 +94,26 @@ def with_list(readme: str, results: Path, layouts: Mapping[str, Layout], link: s
         if stored
     ]
     return f"{before}{begin}\n{plain_table(['Table', 'Data', 'State'], lines, left=3)}\n{end}{after}"
+
+
+def chosen_csv(table: FilledTable) -> str:
+    """What tuning chose for each row and replicate, among how many trials, and its score; empty where nothing was
+    tuned.
+    """
+    lines = []
+    for row in table.layout.rows:
+        runs = {cell.run.name: cell.run for (key, _), cell in table.cells.items() if key == row.key and cell.run}
+        for run in runs.values():
+            for number, replicate in run.replicates.items():
+                if tuning := replicate.get("tuning"):
+                    (best,) = [one for one in tuning["trials"] if one["values"] == tuning["chosen"]]
+                    values = ", ".join(f"{key}={value}" for key, value in tuning["chosen"].items())
+                    numbers = (f"{best['score']:.5f}", f"{best['accuracy']:.5f}", best["epochs"])
+                    lines.append(
+                        [row.key, number, values, *numbers, f"{best['temperature']:.4g}", len(tuning["trials"])]
+                    )
+    columns = ["row", "replicate_id", "chosen", "NLL", "ACC", "epochs", "temperature", "trials"]
+    return pd.DataFrame(lines, columns=columns).to_csv(index=False, lineterminator="\n") if lines else ""
 
 
 def own_predictions(modalities: str) -> str:
@@ -164,9 +186,13 @@ def _page(table: FilledTable, environment: Mapping[str, Any], folder: Path) -> s
     """The generated part of a table's README."""
     layout = table.layout
     parts = [f"# {escape(layout.title)}", f"`{layout.command}`", markdown(table, short=True, title=False).strip()]
+    verdicts = [verdict(table) for verdict in layout.verdicts]
     if (folder / "significance.csv").exists():
         compared = significance.from_csv((folder / "significance.csv").read_text(encoding="utf-8"))
-        parts.append(escape(significance.sentence(compared, layout.focus)))
+        verdicts.insert(0, significance.sentence(compared, layout.focus))
+    # Where a layout has verdicts of its own, they are what the table is for.
+    place = 1 if layout.verdicts else len(parts)
+    parts[place:place] = [escape(one) for one in verdicts if one]
     parts += [escape(origin(one)) for one in (environment, *environment.get("earlier", []))]
     for picture in sorted(folder.glob("*.png")):
         parts.append(f"![{escape(layout.title)}: {picture.stem.replace('_', ' ')}]({picture.name})")

@@ -88,11 +88,13 @@ class Condition:
 class Layout:
     """A table of expected cells. `profile` is the only profile whose runs may fill it.
 
-    `dataset`: the name of the only dataset whose runs can fill it, where there is one. `reference`: the paper's numbers
-    are of other data than the table's, so they are shown but never compared. `compared`: the column on which every pair
-    of rows is tested, where replicates are folds; empty for none. `focus`: how the titles of the rows begin that the
-    verdict is about. `pictures`: functions (table) that draw its cells. `notice`: what must be said of all its numbers,
-    on the page and in pictures.
+    `dataset`: the name of the only dataset whose runs can fill it, where there is one. `reference`: the paper's
+    numbers are of other data than the table's, so they are shown but never compared. `compared`: the column, or
+    columns, on which every pair of rows is tested, where replicates are folds; empty for none. `against`: keys of
+    rows, one of which a pair must have to be tested; empty for every pair. `focus`: how the titles of the rows begin
+    that the verdict is about. `verdicts`: functions (table) that say something of its cells, in a sentence or not at
+    all. `pictures`: functions (table) that draw its cells. `notice`: what must be said of all its numbers, on the
+    page and in pictures.
     """
 
     name: str
@@ -107,8 +109,10 @@ class Layout:
     corner: str = ""  # the heading above the row titles
     dataset: str = ""
     reference: bool = False
-    compared: str = ""
+    compared: str | tuple[str, ...] = ""
+    against: tuple[str, ...] = ()
     focus: str = ""
+    verdicts: tuple[Callable[..., str], ...] = ()
     pictures: tuple[Callable[..., Iterator[Picture]], ...] = ()
     notice: str = ""
 

@@ -35,6 +35,10 @@ def in_group(title: str) -> tuple[str, str]:
     return said, group
 
 
+def backbone_title(name: str) -> str:
+    return str(_config("backbone", name).facts.backbone.title)
+
+
 def dataset_title(name: str) -> str:
     return str(dataset_facts(name).get("title", name))
 

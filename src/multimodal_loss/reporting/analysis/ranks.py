@@ -1,0 +1,99 @@
+"""Methods over several datasets: average ranks, and which of them differ by more than chance.
+
+Friedman's test asks whether the ranks of k methods on N datasets are all alike; where they are not, two methods differ
+whose average ranks are further apart than Nemenyi's critical difference (Demsar, JMLR 7, 2006).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import friedmanchisquare, rankdata, studentized_range
+
+from multimodal_loss.reporting.analysis.fill import FilledTable
+from multimodal_loss.reporting.analysis.significance import LEVEL
+from multimodal_loss.reporting.layouts.base import Column, Row
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Average ranks of the rows (1 is best) over the columns that were ranked, Friedman's p, and the critical
+    difference of two average ranks.
+    """
+
+    rows: tuple[Row, ...]
+    columns: tuple[Column, ...]
+    average: tuple[float, ...]
+    p: float
+    critical_difference: float
+
+
+def rank(table: FilledTable, keys: Sequence[str]) -> Ranks | None:
+    """The rows with these keys over the table's columns, of which more is better.
+
+    A row counts where it is complete in every column that counts: of all choices of columns, those in the order of
+    their complete cells, the one that leaves the most cells. None with fewer than three rows or two columns.
+    """
+    rows = [row for row in table.layout.rows if row.key in keys]
+
+    def complete(row: Row, column: Column) -> bool:
+        cell = table[row, column]
+        return cell is not None and cell.state == "complete"
+
+    columns = sorted(table.layout.columns, key=lambda column: -sum(complete(row, column) for row in rows))
+    choices = []
+    for count in range(2, len(columns) + 1):
+        kept = [row for row in rows if all(complete(row, column) for column in columns[:count])]
+        choices.append((len(kept) * count, kept, columns[:count]))
+    choices = [choice for choice in choices if len(choice[1]) > 2]
+    if not choices:
+        return None
+    _, kept, chosen = max(choices, key=lambda choice: choice[0])
+    means = np.array([[getattr(table[row, column], "mean", math.nan) for column in chosen] for row in kept])
+    ranks = np.stack([rankdata(-column) for column in means.T], axis=1)
+    k, n = ranks.shape
+    p = float(friedmanchisquare(*ranks).pvalue) if (ranks != ranks[0, 0]).any() else 1.0
+    critical = float(studentized_range.ppf(1 - LEVEL, k, np.inf)) / math.sqrt(2) * math.sqrt(k * (k + 1) / (6 * n))
+    average = tuple(float(value) for value in ranks.mean(axis=1))
+    in_order = tuple(column for column in table.layout.columns if column in chosen)
+    return Ranks(tuple(kept), in_order, average, p, critical)
+
+
+def sentence(found: Ranks | None, of: str) -> str:
+    """What the ranks say in words; empty where there are none."""
+    if found is None:
+        return ""
+    best = sorted(zip(found.average, (row.full_title for row in found.rows), strict=True))
+    first, worst = best[0], best[-1]
+    pairs = sum(b - a > found.critical_difference for i, (a, _) in enumerate(best) for b, _ in best[i + 1 :])
+    every = len(best) * (len(best) - 1) // 2
+    text = (
+        f"{of}, {len(best)} methods on {len(found.columns)} datasets: Friedman's p is {found.p:.2g}; best average rank "
+        f"{first[0]:.1f} ({first[1]}), worst {worst[0]:.1f} ({worst[1]}); "
+    )
+    if found.p >= LEVEL:
+        return f"{text}no difference of ranks is more than chance."
+    critical = f"Nemenyi's critical difference of {found.critical_difference:.1f}"
+    return f"{text}{pairs} of {every} pairs differ by more than {critical}."
+
+
+def behind(table: FilledTable, reference: str, keys: Sequence[str], points: float = 1.0) -> str:
+    """Which of the rows are more than so many points below the reference, on which columns; empty without it."""
+    titles = {row.key: row.full_title for row in table.layout.rows}
+    found, counted = [], 0
+    for column in table.layout.columns:
+        wanted = table.cells.get((reference, column.key))
+        if wanted is None or wanted.mean is None:
+            continue
+        for key in keys:
+            cell = table.cells.get((key, column.key))
+            if cell is None or cell.mean is None or cell.values.keys() != wanted.values.keys():
+                continue
+            counted += 1
+            if cell.mean < wanted.mean - points:
+                found.append(f"{titles[key]} on {column.title} ({cell.mean - wanted.mean:+.1f})")
+    if not counted:
+        return ""
+    start = f"{len(found)} of {counted} networks are more than {points:g} point below {titles[reference]}"
+    return f"{start}: {'; '.join(found)}." if found else f"{start}."

@@ -1,0 +1,110 @@
+"""Baselines that are fitted: against scikit-learn and numpy written out."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression as Sklearn
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+from multimodal_loss.backbones import Boosting, LogisticRegression, ModalityLogistic
+from multimodal_loss.fusion.logistic import PENALTIES, cross_fitted
+from multimodal_loss.results.metrics import fit_temperature, tempered
+
+FOLDS = StratifiedKFold(5, shuffle=True, random_state=0)
+
+
+def made(samples: int = 90, widths: tuple[int, ...] = (4, 6)) -> tuple[list[torch.Tensor], torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    target = torch.arange(samples) % 3
+    signal = torch.nn.functional.one_hot(target).float()
+    inputs = [torch.randn(samples, width, generator=generator) for width in widths]
+    for x in inputs:
+        x[:, :3] += 0.8 * signal
+    return inputs, target
+
+
+@pytest.mark.parametrize("width", [5, 200])
+def test_the_penalty_is_that_of_a_plain_search_also_in_the_space_of_the_samples(width: int) -> None:
+    (x,), y = made(widths=(width,))
+    wide, labels = x.double().numpy(), y.numpy()
+    losses = {}
+    for C in PENALTIES:
+        p = cross_val_predict(Sklearn(C=C, max_iter=5000), wide, labels, cv=FOLDS, method="predict_proba")
+        losses[C] = log_loss(labels, p)
+    best = min(losses, key=losses.__getitem__)
+    model = Sklearn(C=best, max_iter=5000, tol=1e-8).fit(wide, labels)
+    weight, bias, out_of_fold = cross_fitted(x, y, 3)
+    assert -out_of_fold[np.arange(90), labels].mean() == pytest.approx(losses[best], abs=1e-3)
+    logits = (x @ weight.T + bias).log_softmax(1)
+    np.testing.assert_allclose(logits, model.predict_log_proba(wide), atol=0.02)
+
+
+def test_a_class_too_small_for_every_fold_and_one_without_samples() -> None:
+    (x, _), y = made()
+    y = torch.where(y == 2, 3, y)
+    y[:2] = torch.tensor([4, 4])  # two samples of class 4, none of class 2
+    weight, bias, out_of_fold = cross_fitted(x, y, 5)
+    assert bias[2] == -100 and weight.isfinite().all() and np.isfinite(out_of_fold).all()
+
+
+def test_stacking_is_a_regression_on_what_the_modalities_say_out_of_fold() -> None:
+    inputs, target = made()
+    backbone = ModalityLogistic([(4,), (6,)], 3, combination="stacking")
+    backbone.fit(inputs, target)
+    held_out = [cross_fitted(x, target, 3)[2] for x in inputs]
+    meta = Sklearn(C=1.0, max_iter=5000).fit(np.concatenate(held_out, axis=1), target.numpy())
+    np.testing.assert_allclose(backbone.stacked.weight.detach(), meta.coef_, atol=1e-2)
+    scores = backbone(inputs)
+    assert scores.shape == (90, 1, 3)
+    alone = [x @ layer.weight.T + layer.bias for layer, x in zip(backbone.layers, inputs, strict=True)]
+    said = torch.cat([a.log_softmax(1) for a in alone], dim=1).detach().numpy()
+    np.testing.assert_allclose(scores[:, 0].softmax(-1).detach(), meta.predict_proba(said), atol=1e-2)
+
+
+def test_the_mean_is_of_tempered_probabilities_and_the_best_is_one_modality() -> None:
+    inputs, target = made(widths=(3, 30))
+    inputs[1] = torch.randn(90, 30, generator=torch.Generator().manual_seed(1))  # says nothing
+    mean, best = (ModalityLogistic([(3,), (30,)], 3, combination=c) for c in ("mean", "best"))
+    mean.fit(inputs, target)
+    best.fit(inputs, target)
+    logits = [x @ layer.weight.T + layer.bias for layer, x in zip(mean.layers, inputs, strict=True)]
+    expected = sum((z / t).softmax(1) for z, t in zip(logits, mean.temperatures, strict=True)) / 2
+    torch.testing.assert_close(mean(inputs)[:, 0].softmax(-1) * 1.0, expected)
+    assert best.chosen == 0
+    torch.testing.assert_close(best(inputs)[:, 0], logits[0])
+
+
+def test_boosting_is_scikit_learns() -> None:
+    inputs, target = made()
+    backbone = Boosting([(4,), (6,)], 4, iterations=20)
+    backbone.fit(inputs, target)
+    x = torch.cat(inputs, dim=1).numpy()
+    model = HistGradientBoostingClassifier(max_iter=20, early_stopping=True, random_state=0).fit(x, target.numpy())
+    probabilities = backbone(inputs)[:, 0].softmax(-1).numpy()
+    np.testing.assert_allclose(probabilities[:, :3], model.predict_proba(x), atol=1e-5)
+    assert (probabilities[:, 3] < 1e-9).all()  # a class that it has not seen
+
+
+def test_logistic_regression_chooses_its_penalty_where_none_is_given() -> None:
+    inputs, target = made()
+    backbone = LogisticRegression([(4,), (6,)], 3, C=None)
+    backbone.fit(inputs, target)
+    weight, bias, _ = cross_fitted(torch.cat(inputs, dim=1), target, 3)
+    assert torch.equal(backbone.layer.weight, weight) and torch.equal(backbone.layer.bias, bias)
+
+
+def test_a_temperature_is_the_best_of_a_fine_search_and_undoes_another() -> None:
+    rng = np.random.default_rng(0)
+    logits, target = rng.normal(size=(400, 3)), rng.integers(0, 3, 400)
+    logits[np.arange(400), target] += 1
+    p = np.exp(3 * logits) / np.exp(3 * logits).sum(1, keepdims=True)
+    found = fit_temperature(target, p)
+    searched = np.geomspace(0.3, 10, 251)
+    losses = [log_loss(target, np.exp(np.log(p) / t) / np.exp(np.log(p) / t).sum(1, keepdims=True)) for t in searched]
+    assert found == pytest.approx(searched[int(np.argmin(losses))], rel=0.02)
+    assert fit_temperature(target, tempered(p, found)) == pytest.approx(1, abs=1e-3)
+    assert (tempered(p, found).argmax(1) == p.argmax(1)).all()
+    hard = np.array([[1.0, 0.0, 0.0]])  # a probability of 0 has no logarithm
+    assert np.isfinite(tempered(hard, 20)).all()
