@@ -24,7 +24,7 @@ def hash_of(*overrides: str) -> str:
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_config_file_composes_and_opens_with_a_comment(choice: str) -> None:
-    config = settings(choice, *(["dataset.path=x"] if choice == "dataset=tables" else []))
+    config = settings(choice, *(["dataset.path=x"] if choice.startswith("dataset=tables") else []))
     assert "facts" not in config.dataset and all(isinstance(v, str) for v in config.facts["method"].values())
     group, name = choice.split("=")
     lines = (CONFIG_DIR / group / f"{name}.yaml").read_text().splitlines()

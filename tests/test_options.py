@@ -19,7 +19,7 @@ CHOICES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONFIG
 
 @cache
 def values_of(choice: str) -> dict[str, Any]:
-    return resolved(compose_config([choice, *(["dataset.path=x"] if choice == "dataset=tables" else [])]))
+    return resolved(compose_config([choice, *(["dataset.path=x"] if choice.startswith("dataset=tables") else [])]))
 
 
 def complaint(choice: str, key: str, value: object) -> str:

@@ -775,7 +775,7 @@ def test_a_bad_option_is_one_clear_line(folder: Path, options: dict[str, object]
 
 
 def test_the_config_has_every_option_with_its_default() -> None:
-    config = yaml.safe_load((ROOT / "conf/dataset/tables.yaml").read_text())["dataset"]
+    config = yaml.safe_load((ROOT / "conf/dataset/tables_base.yaml").read_text())["dataset"]
     assert (config.pop("_target_"), config.pop("path")) == ("multimodal_loss.datasets.TablesDataset", "???")
     parameters = inspect.signature(TablesDataset.__init__).parameters
     assert config == {name: p.default for name, p in parameters.items() if name not in ("self", "path")}
