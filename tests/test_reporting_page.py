@@ -195,7 +195,7 @@ def test_bad_arguments_give_one_line_and_exit_code_2(
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert error.startswith("report: ") and error.count("\n") == 1
+    assert error.startswith("error: ") and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 

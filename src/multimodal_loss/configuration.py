@@ -43,7 +43,7 @@ from multimodal_loss.options import (
     nearest,
 )
 
-CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
+CONFIG_DIR = Path(__file__).resolve().parent / "conf"  # in a checkout a link to the conf/ at its top
 BUILT = ("dataset", "backbone", "fusion", "optimizer", "scheduler")
 TUNABLE = BUILT[1:]
 # Written out they are what Hydra takes them for anyway, but it refuses them on the command line.

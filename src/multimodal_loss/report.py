@@ -12,8 +12,9 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from multimodal_loss.errors import UserError
-from multimodal_loss.files import WriteError, write_atomically
+from multimodal_loss.command import run_command
+from multimodal_loss.errors import UserError, say
+from multimodal_loss.files import write_atomically
 from multimodal_loss.reporting.analysis import significance
 from multimodal_loss.reporting.analysis.fill import FilledTable, Plan, Runs, fill
 from multimodal_loss.reporting.analysis.findings import findings
@@ -32,16 +33,12 @@ from multimodal_loss.results.collect import Run, read_runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    try:
-        options = _parse(arguments)
-        page = report(options.runs, options.output, options.tables, options.save_results, readme=options.readme)
-    except (WriteError, OSError) as error:
-        print(f"report: {error}", file=sys.stderr)
-        return 1
-    except UserError as error:
-        print(f"report: {error}", file=sys.stderr)
-        return 2
-    print(page)
+    return run_command(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
+    options = _parse(arguments)
+    print(report(options.runs, options.output, options.tables, options.save_results, readme=options.readme))
     return 0
 
 
@@ -86,14 +83,17 @@ def report(
     # A table on other data than the paper's is an offer that the paper's own table makes.
     offered = [layout for layout in absent if not layout.reference]
     write(page, render(sections, offered, provenance(list(every.values())), str(runs_folder)).encode())
-    for section in sections:
-        print_table(console, section.table, section.verdict)
     if save_results:
         _save_results(save_results, sections, layouts)
     if readme:
         results = save_results or Path("outputs/results")
         link = os.path.relpath(results, readme.parent)
         write(readme, saved.with_list(readme.read_text(encoding="utf-8"), results, layouts, link).encode())
+    for run in runs.all:
+        if run.state == "unreadable":
+            say(f"warning: {runs_folder / run.name} is left out: {run.reason}")
+    for section in sections:  # last: whoever reads this may stop reading
+        print_table(console, section.table, section.verdict)
     return page
 
 

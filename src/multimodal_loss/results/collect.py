@@ -5,11 +5,10 @@ Nothing here raises for what is wrong inside a run directory: a run that was kil
 """
 
 import json
-import math
 import statistics
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -19,11 +18,29 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
+from multimodal_loss.errors import one_line
 from multimodal_loss.results.metrics import are_probabilities
-from multimodal_loss.results.run_directory import SCHEMA
+from multimodal_loss.results.run_directory import SCHEMA, damage
 
 TEST_ARRAYS = ("target", "fused", "modalities")
 FILES = ("result.json", "config.yaml", "history.csv", "checkpoint.pt")  # one of them makes a folder a run directory
+
+# Of what result.json and config.yaml hold, the entries that are read and are not of any type: by path.
+PARTS = ("dataset", "backbone", "fusion", "method")
+TYPES: dict[type, Sequence[str]] = {
+    Mapping: (
+        *("config", "config/dataset", "config/trainer", "config/facts", "data", "dataset", "dataset/sizes", "backbone"),
+        *("git", "versions", "hardware", "metrics", "proxies", *(f"config/facts/{part}" for part in PARTS)),
+    ),
+    str: (
+        *("error", "profile", "config/profile", "device", "started", "ended", "git/sha", "data/fingerprint", "stopped"),
+        *("hardware/cpu", "hardware/gpu", "backbone/notice", "data_fingerprint", "dataset/name", "experiment"),
+        *(f"config/facts/{part}/{word}" for part in PARTS for word in ("name", "title", "colour")),
+    ),
+    int: ("config/trainer/max_epochs", "fold", "seed", "epochs", "hardware/threads"),
+    list: ("dataset/modalities", "dataset/inputs", "dataset/classes", "dataset/recordings", "replicates"),
+}
+DEEPEST, LONGEST = 30, 200  # nesting, and letters of a text
 
 RunState = Literal["done", "failed", "unfinished", "unreadable"]
 
@@ -41,7 +58,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        return self.path.name
+        return one_line(self.path.name)
 
     @property
     def hash(self) -> str:
@@ -138,24 +155,53 @@ def read_runs(folder: Path) -> list[Run]:
     """Every run directory in `folder`, by name; none if the folder does not exist."""
     if not folder.is_dir():
         return []
-    paths = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return [read_run(path) for path in paths if any((path / name).exists() for name in FILES)]
+    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return [read_run(path) for path in paths if _is_run(path)]
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        return path.is_dir() and any((path / name).exists() for name in FILES)
+    except OSError:  # another user's: it is named
+        return True
 
 
 def read_run(path: Path) -> Run:
+    try:
+        return _read(path)
+    except OSError as error:
+        return Run(path, "unreadable", f"cannot be read: {error.strerror}")
+
+
+def _read(path: Path) -> Run:
     file = path / "result.json"
     if not file.exists():
         return Run(path, "unfinished", "interrupted, or still running", _config_alone(path))
     try:
-        result = json.loads(file.read_text(encoding="utf-8"))
+        result = _cleaned(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError) as error:  # ValueError covers broken JSON and broken UTF-8
         return Run(path, "unreadable", f"result.json cannot be read ({type(error).__name__})", _config_alone(path))
     complaint = _complaint(result)
     if complaint:
         return Run(path, "unreadable", f"result.json {complaint}", _config_alone(path))
     if result["status"] == "failed":
-        return Run(path, "failed", _one_line(result.get("error") or "no reason was recorded"), result)
+        return Run(path, "failed", result.get("error") or "no reason was recorded", result)
+    if complaint := damage(path, result):
+        return Run(path, "unreadable", complaint, _config_alone(path))
     return Run(path, "done", "", result)
+
+
+def _cleaned(node: Any, depth: int = 0) -> Any:
+    """Content of a file with every text on one line, of bounded length and without control characters, as every format
+    can hold it. ValueError: nested too deeply, or a number of more than 64 bits.
+    """
+    if depth > DEEPEST or (isinstance(node, int) and abs(node) >= 2**63):
+        raise ValueError(f"nested deeper than {DEEPEST} levels, or a number of more than 64 bits")
+    if isinstance(node, dict):
+        return {one_line(key, LONGEST): _cleaned(value, depth + 1) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_cleaned(one, depth + 1) for one in node]
+    return one_line(node, LONGEST) if isinstance(node, str) else node
 
 
 def read_predictions(run: Run) -> dict[str, NDArray[Any]]:
@@ -227,16 +273,25 @@ def _complaint(result: object) -> str:
     ids = [replicate.get("replicate_id") if isinstance(replicate, dict) else None for replicate in replicates]
     if any(type(one) is not int for one in ids) or len(set(ids)) < len(ids):
         return "has replicates without a replicate_id of their own"
+    return next(filter(None, map(_wrong_type, (result, *replicates))), "")
+
+
+def _wrong_type(entries: Mapping[str, Any]) -> str:
+    for kind, paths in TYPES.items():
+        for path in paths:
+            value = lookup(entries, path)
+            if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+                return f"has a {type(value).__name__} where {path} should be"
     return ""
 
 
 def _config_alone(path: Path) -> dict[str, Any]:
     """What is known of a run without a result: its config, or nothing."""
     try:
-        config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+        config = {"config": _cleaned(yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8")))}
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
-    return {"config": config} if isinstance(config, dict) else {}
+    return {} if _wrong_type(config) else config
 
 
 def _read_arrays(run: Run, wanted: Callable[[str], bool]) -> dict[str, NDArray[Any]]:
@@ -244,7 +299,7 @@ def _read_arrays(run: Run, wanted: Callable[[str], bool]) -> dict[str, NDArray[A
     try:
         with np.load(run.path / "predictions.npz", allow_pickle=False) as stored:
             return {key: stored[key] for key in stored.files if wanted(key)}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error):
         return {}
 
 
@@ -263,8 +318,5 @@ def _fits_together(arrays: Mapping[str, NDArray[Any]], replicate_id: str) -> boo
 
 
 def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split())[:300]
+    """Whether it is a number that statistics can be of, without overflow."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e100

@@ -2,6 +2,7 @@
 
 import csv
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -21,6 +22,11 @@ from multimodal_loss.files import WriteError, write_atomically
 
 SCHEMA = 2
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "pandas", "hydra-core", "omegaconf")
+
+
+# What is read of a done run besides result.json, which holds their sizes and checksums. Not the checkpoint: without it
+# the numbers stand.
+RECORDED = ("config.yaml", "history.csv", "predictions.npz")
 
 
 def is_logged(epoch: int) -> bool:
@@ -73,12 +79,12 @@ class RunDirectory:
             yield
 
     def is_done(self) -> bool:
-        """True when result.json says that the run is done; unreadable counts as not done."""
+        """True when result.json says that the run is done and its files are as it says; unreadable is not done."""
         try:
-            status = json.loads(self.result.read_text())["status"]
-        except (OSError, ValueError, KeyError, TypeError):
+            result = json.loads(self.result.read_text(encoding="utf-8"))
+            return bool(result["status"] == "done") and not damage(self.path, result)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return False
-        return bool(status == "done")
 
     def data(self) -> object:
         """The identity of the data that the result was computed from."""
@@ -116,8 +122,27 @@ class RunDirectory:
         write_atomically(self.predictions, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
 
     def write_result(self, result: Mapping[str, Any]) -> None:
+        if result["status"] == "done":
+            result = {**result, "files": {name: _print_of(self.path / name) for name in RECORDED}}
         text = json.dumps({"schema": SCHEMA, **result}, indent=1, allow_nan=False) + "\n"
         write_atomically(self.result, lambda file: file.write(text.encode()))
+
+
+def damage(path: Path, result: Mapping[str, Any]) -> str:
+    """Which file of a done run is not as its result.json says; empty where all are, or nothing is said."""
+    recorded = result.get("files")
+    for name, told in recorded.items() if isinstance(recorded, Mapping) else ():
+        try:
+            if name in RECORDED and _print_of(path / name) != told:
+                return f"{name} is damaged: it is not as result.json says"
+        except OSError as error:
+            return f"{name} cannot be read: {error.strerror}"
+    return ""
+
+
+def _print_of(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def now() -> str:

@@ -15,7 +15,8 @@ from torch import nn
 from multimodal_loss.configuration import Planned, RunConfig, data_version, of_replicate, run_hash
 from multimodal_loss.datasets import Dataset
 from multimodal_loss.datasets.cache import sha256
-from multimodal_loss.errors import MissingData, TrainingError, UserError
+from multimodal_loss.errors import MissingData, TrainingError, UserError, say
+from multimodal_loss.results.collect import aggregate, read_run
 from multimodal_loss.results.run_directory import RunDirectory, git_state, hardware, now, package_versions
 from multimodal_loss.trackers import Tracker, make_tracker
 from multimodal_loss.training.collapsed import CollapsedTrainer, can_collapse
@@ -51,7 +52,7 @@ def run(config: DictConfig) -> RunDirectory:
     directory.create()
 
     def waiting() -> None:
-        print(f"another process is training {directory.path}; waiting for it", file=sys.stderr, flush=True)
+        say(f"another process is training {directory.path}; waiting for it")
 
     with directory.locked(waiting):
         source = {"fingerprint": dataset.fingerprint(), "version": data_version(settings), **pretrained}
@@ -59,11 +60,25 @@ def run(config: DictConfig) -> RunDirectory:
             kept = directory.set_aside()
             what = "the data or pretrained weights" if pretrained else "the data"
             text = f"warning: {what} changed after {directory.path} ended: training again, the old run is in {kept}"
-            print(text, file=sys.stderr, flush=True)
-        if not directory.is_done():
+            say(text)
+        done_before = directory.is_done()
+        if not done_before:
             directory.write_text("config.yaml", OmegaConf.to_yaml(config, resolve=True))
             _train(settings, dataset, plan, directory, device, source)
+    if settings.progress:
+        say(f"{directory.path.name}: {'done before, ' if done_before else ''}{score(directory.path)}")
     return directory
+
+
+def score(path: Path) -> str:
+    """The test accuracy of a done run in percent, mean and sample standard deviation over its replicates."""
+    stored = read_run(path)
+    accuracy = aggregate(100 * value for value in stored.values("test/fused/ACC").values())
+    if accuracy.mean is None:
+        return "no test accuracy"
+    kind = "seed" if all(replicate.get("fold") is None for replicate in stored.replicates.values()) else "fold"
+    spread = "" if accuracy.sd is None else f" ± {accuracy.sd:.1f}"
+    return f"test ACC {accuracy.mean:.1f}{spread} ({accuracy.n} {kind}{'s' * (accuracy.n != 1)})"
 
 
 def _train(
@@ -267,15 +282,17 @@ def make_recipe(settings: RunConfig, replicate: Replicate) -> Recipe:
 
 
 def build(node: Any, group: str, **extra: Any) -> Any:
+    """What a node of the config describes; one line about the group where it cannot be, or is too large."""
     try:
         return instantiate(node, _convert_="all", **extra)
     except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
-        if isinstance(error.__cause__, (ValueError, TypeError)):
-            raise UserError(f"bad value in {group}: {' '.join(str(error.__cause__).split())}") from error
-        if "locating target" in str(error):
-            raise UserError(f"{group}._target_={node['_target_']}: there is no such class") from error
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        if isinstance(cause, (ValueError, TypeError)):
+            raise UserError(f"bad value in {group}: {cause}") from error
+        if cause is not None and _is_out_of_memory(cause):
+            raise TrainingError(f"out of memory while the {group} is built ({cause}); make it smaller") from error
         raise
 
 
@@ -334,10 +351,13 @@ def _provenance(settings: RunConfig, directory: RunDirectory, device: torch.devi
 
 def _out_of_memory(error: Exception, settings: RunConfig, device: torch.device) -> TrainingError | None:
     """What to do about too little memory; None for another error. PyTorch has a type for it on CUDA alone."""
-    named = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-    told = isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
-    if not named and not told:
+    if not _is_out_of_memory(error):
         return None
     size = settings.trainer.batch_size
     cure = "try a smaller trainer.batch_size" if size else "try trainer.batch_size=100, which trains in mini-batches"
     return TrainingError(f"out of memory on {device} ({' '.join(str(error).split())[:200]}); {cure}")
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    told = isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
+    return told or isinstance(error, (torch.OutOfMemoryError, MemoryError))

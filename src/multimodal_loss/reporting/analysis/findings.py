@@ -10,7 +10,7 @@ import pandas as pd
 from multimodal_loss.reporting.analysis.fill import FilledTable, Runs
 from multimodal_loss.reporting.figures.base import Picture, watermark
 from multimodal_loss.reporting.layouts.base import Condition, Layout, Shown
-from multimodal_loss.results.collect import Aggregate, Run, aggregate, lookup
+from multimodal_loss.results.collect import Aggregate, Run, aggregate, is_number, lookup
 from multimodal_loss.results.metrics import CALIBRATION_METRICS
 
 FUSED = "fused"
@@ -175,7 +175,7 @@ def sources_csv(lines: Sequence[Source]) -> str:
 def proxies(label: str, run: Run) -> list[Line]:
     """A line per class: how many of its proxies are alive, used and distinct, over replicates."""
     stored = [[lookup(replicate, f"proxies/{kind}") for replicate in run.replicates.values()] for kind in PROXY_COUNTS]
-    counts = [[per_class for per_class in of_kind if isinstance(per_class, list)] for of_kind in stored]
+    counts = [[one for one in of_kind if isinstance(one, list) and all(map(is_number, one))] for of_kind in stored]
     classes = max((len(per_class) for kind in counts for per_class in kind), default=0)
     return [
         (label, title, [aggregate(one[c] for one in kind if c < len(one)) for kind in counts])

@@ -42,6 +42,7 @@ STYLE: Any = {  # matplotlib types its keys one by one
     "legend.frameon": False,
     "lines.linewidth": 1.6,
     "figure.facecolor": "white",
+    "text.parse_math": False,  # a name with two dollar signs is a name
     "svg.hashsalt": "multimodal-loss",  # the same figure is the same file
 }
 styled = matplotlib.rc_context(STYLE)  # what draws is decorated with it

@@ -61,17 +61,22 @@ def _row(table: str, cell: FilledCell) -> dict[str, object]:
     numbers |= {f"{kind}_mean": paper.mean, f"{kind}_sd": paper.sd}
     return {
         "table": table,
-        "row": cell.cell.row,
-        "column": cell.cell.column,
-        "metric": cell.cell.metric,
+        "row": _text(cell.cell.row),
+        "column": _text(cell.cell.column),
+        "metric": _text(cell.cell.metric),
         "n": cell.n,
         "expected": len(cell.expected),
         "state": cell.state,
-        "note": cell.note,
+        "note": _text(cell.note),
         "values": ";".join(_exact(cell.values.get(one)) for one in ids),
         REPLICATES: ";".join(map(str, ids)),
         WANTED: cell.wanted,
     } | {name: _exact(value) for name, value in numbers.items()}
+
+
+def _text(text: str) -> str:
+    """Text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
 def _exact(value: float | None) -> str:

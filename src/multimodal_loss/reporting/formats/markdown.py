@@ -8,6 +8,8 @@ import pandas as pd
 from multimodal_loss.reporting.analysis.fill import FilledTable
 from multimodal_loss.reporting.formats.text import Footnotes, conventions, lines, says_nothing, summary
 
+SIGNS = str.maketrans({**{sign: f"\\{sign}" for sign in "\\`*_|[]~$"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"})
+
 
 def markdown(table: FilledTable, short: bool = False, title: bool = True) -> str:
     """`short`, for the committed results: only the drawn columns, and no line that `says_nothing`; the summary counts
@@ -43,7 +45,4 @@ def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int 
 
 def escape(text: str) -> str:
     """Plain text for Markdown, on one line."""
-    text = " ".join(text.split())
-    for letter in "\\`*_|[]<>":
-        text = text.replace(letter, {"<": "&lt;", ">": "&gt;"}.get(letter, "\\" + letter))
-    return text
+    return " ".join(text.split()).translate(SIGNS)
