@@ -136,6 +136,15 @@ def test_the_top_level_is_as_designed() -> None:
     hidden = {".git", ".ci", ".gitignore", ".venv"}
     caches = {".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"}
     folders = {"conf", "src", "scripts", "data", "outputs", "tests"}
-    files = {"environment.yml", "Makefile", "README.md", "pyproject.toml", "LICENSE", "CITATION.cff"}
+    files = {
+        "environment.yml",
+        "Makefile",
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "pyproject.toml",
+        "LICENSE",
+        "CITATION.cff",
+    }
     found = {path.name for path in Path(ROOT).iterdir()} - hidden - caches
     assert found == folders | files

@@ -168,6 +168,7 @@ def layouts() -> list[Layout]:
     ]
 ''',
 }
+IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info")
 KINDS = {"loss": FUSION, "backbone": BACKBONE, "dataset": DATASET, "table": TABLE}
 
 
@@ -179,7 +180,7 @@ def test_the_readme_says_how_many_files_each_takes() -> None:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     for folder in ("src", "conf"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        shutil.copytree(ROOT / folder, tmp_path / folder, symlinks=True, ignore=IGNORED)
     for path, text in [item for files in KINDS.values() for item in files.items()]:
         file = tmp_path / path
         assert not file.exists()

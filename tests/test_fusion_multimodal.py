@@ -1,5 +1,6 @@
 """The MultiModal loss against its formulas written out as loops, and what is particular to it."""
 
+import doctest
 import itertools
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from multimodal_loss import MultiModalLoss, SoftTriple
-from multimodal_loss.fusion import multimodal_fused, shapley
+from multimodal_loss.fusion import multimodal, multimodal_fused, shapley
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 ABLATIONS = [
@@ -414,3 +415,8 @@ def test_a_weight_is_the_share_of_what_is_added_to_the_predicted_class() -> None
         predicted = int(fusion.logits(sample[None]).argmax())
         added = [max(0.0, float(one[predicted])) for one in fusion.contributions(sample[None])[0]]
         assert weights.tolist() == pytest.approx([one / sum(added) for one in added], rel=1e-10)
+
+
+def test_the_example_of_the_docstring_runs() -> None:
+    ended = doctest.testmod(multimodal)
+    assert ended.failed == 0 and ended.attempted >= 5

@@ -50,6 +50,15 @@ class MultiModalLoss(ProxyFusion):
         proxy_lr_multiplier: the proxies' learning rate is this times the backbone's (see `parameter_groups`).
         ignore_index: samples with this target leave the loss as if they were not in the batch.
 
+    Example:
+        >>> loss_function = MultiModalLoss(num_classes=3, num_modalities=2)
+        >>> scores = torch.randn(8, 2, 3).softmax(dim=-1)  # (B, M, C): each modality's class probabilities
+        >>> loss_function(scores, torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])).backward()
+        >>> loss_function.proxies.grad.shape  # the proxies are parameters: give them to the optimiser
+        torch.Size([3, 20, 2, 3])
+        >>> loss_function.probabilities(scores).argmax(dim=-1).shape
+        torch.Size([8])
+
     Raises:
         ValueError: a value that an option does not know, gamma or proxy_lr_multiplier not above 0, or sizes that
             are no whole numbers of at least 1.
