@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -350,7 +350,8 @@ def explain(error: BaseException) -> str:
         if isinstance(cause, OmegaConfBaseException) and key:
             return f"{CANNOT_READ}: {text}{nearest(str(key), _known_keys())}"
         cause = cause.__cause__
-    return f"{CANNOT_READ}: {text}"
+    hint = "; a value with other signs than letters, digits and . / - wants quotes: 'key=\"value\"'"
+    return f"{CANNOT_READ}: {text}{hint if isinstance(error, OverrideParseException) else ''}"
 
 
 def _known_keys() -> list[str]:

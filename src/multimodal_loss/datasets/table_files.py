@@ -2,7 +2,6 @@
 
 import csv
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from multimodal_loss.errors import MissingData, UserError
+from multimodal_loss.errors import CONTROL, MissingData, UserError, say
 
 Array = NDArray[np.float32]
 
@@ -88,7 +87,7 @@ def read_labels(path: Path) -> pd.DataFrame:
     labels = pd.DataFrame(_csv_text(path, names, names)).rename(columns={names[0]: "id"})
     _check_ids(path, labels["id"].to_list())
     for column in ("label", "group"):
-        check_cells(path, labels, column, lambda cell: bool(cell.strip()), "any text but an empty one")
+        check_cells(path, labels, column, _is_name, "text of 1 to 200 letters without control characters")
     allowed: tuple[str, ...] = SPLITS
     beside = ""
     if "fold" in labels:
@@ -107,6 +106,10 @@ def check_cells(path: Path, labels: pd.DataFrame, column: str, allowed: Callable
     for row, cell in enumerate(labels.get(column, ())):
         if not allowed(cell):
             raise UserError(f"{where(path, row, labels['id'])}, column {column}: {quoted(cell)} is not {wanted}")
+
+
+def _is_name(cell: str) -> bool:
+    return bool(cell.strip()) and len(cell) <= 200 and not CONTROL.search(cell)
 
 
 def class_order(labels: Iterable[str]) -> tuple[str, ...]:
@@ -357,4 +360,4 @@ def counted(names: Sequence[str], noun: str) -> str:
 
 
 def warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    say(f"warning: {text}")

@@ -1,5 +1,6 @@
 """Progress of a run on the terminal: one live line, or plain lines where nobody watches."""
 
+import contextlib
 import sys
 import time
 from types import TracebackType
@@ -17,7 +18,7 @@ class Progress:
     """Epoch, mean loss, replicates still running, epochs a second and elapsed time, on standard error."""
 
     def __init__(self, name: str, enabled: bool = True) -> None:
-        self._name, self._enabled = name, enabled
+        self._name, self._enabled = name, enabled and sys.stderr is not None
         self._console = Console(file=sys.stderr)
         self._live = (
             Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
@@ -37,10 +38,11 @@ class Progress:
     ) -> None:
         if not self._enabled:
             return
-        if self._live is not None:
-            self._live.stop()
-        if self._line:
-            self._console.print(Text(self._line), soft_wrap=True)
+        with contextlib.suppress(OSError):  # nobody reads it any more: no reason to stop training
+            if self._live is not None:
+                self._live.stop()
+            if self._line:
+                self._console.print(Text(self._line), soft_wrap=True)
 
     def epoch(self, epoch: int, losses: dict[int, float], seconds: float) -> None:
         now = time.monotonic()
@@ -58,7 +60,8 @@ class Progress:
         if time.monotonic() - self._last < interval:
             return
         self._last = time.monotonic()
-        if self._live is not None:
-            self._live.update(Text(self._line), refresh=True)
-        else:
-            self._console.print(Text(self._line), soft_wrap=True)
+        with contextlib.suppress(OSError):
+            if self._live is not None:
+                self._live.update(Text(self._line), refresh=True)
+            else:
+                self._console.print(Text(self._line), soft_wrap=True)

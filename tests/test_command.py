@@ -1,0 +1,156 @@
+"""How commands end, and what stands on the disk after they were killed or found it full."""
+
+import errno
+import io
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from multimodal_loss import command
+from multimodal_loss.command import Interrupted, run_command
+from multimodal_loss.datasets.cache import cached
+from multimodal_loss.errors import MissingData, TrainingError, UserError
+from multimodal_loss.files import WriteError, temporary_folder, write_atomically
+from multimodal_loss.training.progress import Progress
+from multimodal_loss.training.run import FailedRun
+
+
+def raising(error: BaseException, cause: BaseException | None = None) -> Callable[[], int]:
+    def body() -> int:
+        raise error from cause
+
+    return body
+
+
+def killing(number: signal.Signals) -> Callable[[], int]:
+    def body() -> int:
+        os.kill(os.getpid(), number)
+        return 0
+
+    return body
+
+
+@pytest.fixture(autouse=True)
+def undisturbed(monkeypatch: pytest.MonkeyPatch) -> object:
+    """The test process keeps its signals and its standard output."""
+    monkeypatch.setattr(command, "_write_nothing_more", lambda: None)
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        (lambda: 3, 3, ""),
+        (raising(UserError("a\nb")), 2, "error: a b"),
+        (raising(MissingData("no data")), 2, "error: no data"),
+        (raising(TrainingError("nan")), 1, "error: nan"),
+        (raising(WriteError("full")), 1, "error: full"),
+        (raising(FailedRun("full"), WriteError("full")), 1, "error: full"),
+        (raising(FailedRun("lr"), UserError("lr")), 2, "error: lr"),
+        (raising(PermissionError(errno.EACCES, "Permission denied", "/data")), 1, "error: /data: Permission denied"),
+        (
+            raising(OSError(errno.ENOSPC, "No space left on device")),
+            1,
+            "error: standard output: No space left on device",
+        ),
+        (raising(BrokenPipeError(errno.EPIPE, "Broken pipe")), 141, ""),
+        (raising(Interrupted(signal.SIGTERM)), 143, "error: stopped by SIGTERM"),
+        (killing(signal.SIGTERM), 143, "error: stopped by SIGTERM"),
+        (killing(signal.SIGINT), 130, "error: stopped by SIGINT"),
+        (raising(UserError("\x1b[2J \udcff ü")), 2, "error: \\x1b[2J \\udcff ü"),
+    ],
+)
+def test_every_end_has_its_code_and_one_line(
+    body: Callable[[], int], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(body) == code
+    error = capsys.readouterr().err
+    assert error.startswith(said) and error.count("\n") == bool(said)
+
+
+class Full(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    flush = write  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("stream", [None, Full(), io.TextIOWrapper(io.BytesIO(), encoding="ascii")])
+def test_outputs_that_are_closed_full_or_know_few_letters(
+    monkeypatch: pytest.MonkeyPatch, stream: io.StringIO | None
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert run_command(raising(UserError("Müller"))) == 2
+    with Progress("Müller") as progress:
+        progress.epoch(1, {0: 0.5}, 1.0)
+    monkeypatch.setattr(sys, "stdout", stream)
+
+    def body() -> int:
+        print("Müller")
+        return 0
+
+    assert run_command(body) == (1 if isinstance(stream, Full) else 0)
+
+
+LEAVES = """
+import os, signal, sys
+from pathlib import Path
+from multimodal_loss.files import temporary_folder, write_atomically
+folder = Path(sys.argv[1])
+with temporary_folder(folder / "made") as made:
+    (made / "large").write_bytes(b"x" * 1000)
+    write_atomically(folder / "file", lambda file: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_held_stays(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1] / "src")}
+    subprocess.run([sys.executable, "-c", LEAVES, str(tmp_path)], env=environment, timeout=120)
+    assert len(list(tmp_path.glob(".*"))) == 2
+    write_atomically(tmp_path / "file", lambda file: file.write(b"whole"))
+    with temporary_folder(tmp_path / "made"):
+        assert len(list(tmp_path.glob(".*"))) == 1
+        with temporary_folder(tmp_path / "other"):
+            assert len(list(tmp_path.glob(".*"))) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (OSError("1200 requested and 992 written"), WriteError, "cannot write numbers to .*: the disk is full"),
+        (OSError(errno.ENOSPC, "No space left on device"), WriteError, "cannot write numbers to .*: No space left"),
+        (
+            PermissionError(errno.EACCES, "Permission denied"),
+            WriteError,
+            "cannot write numbers to .*: Permission denied",
+        ),
+    ],
+)
+def test_a_cache_that_cannot_be_written(tmp_path: Path, error: OSError, kind: type, message: str) -> None:
+    with pytest.raises(kind, match=message):
+        cached(tmp_path / "cache" / "a", "mark", "numbers", lambda _: raising(error)(), lambda _: None)  # type: ignore[arg-type, func-returns-value]
+    assert not list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "cannot read numbers in .*: Too many open files"),
+        (PermissionError(errno.EACCES, "Permission denied"), "cannot read numbers in .*: Permission denied"),
+        (FileNotFoundError(errno.ENOENT, "No such file"), "numbers are damaged .*; delete this folder"),
+        (ValueError("bad header"), "numbers are damaged .*; delete this folder"),
+    ],
+)
+def test_a_cache_that_cannot_be_read(tmp_path: Path, error: Exception, message: str) -> None:
+    (tmp_path / "mark").touch()
+    with pytest.raises(UserError, match=message):
+        cached(tmp_path, "mark", "numbers", lambda _: None, lambda _: raising(error)())
