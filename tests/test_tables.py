@@ -393,7 +393,7 @@ def test_grouped_folds_keep_the_shares_of_the_classes(tmp_path: Path) -> None:
         ({"fold": FOLDS}, "line 3 (id 's01'): group 'p00' is in another fold above; keep it in one, or set dataset."),
         ({"split": SPLITS}, "line 5 (id 's03'): group 'p01' is in another split above"),
         ({"fold": [int(p[1:]) % 2 for p in PATIENTS], "split": ["train", "validation"] * 30}, "another fold or split"),
-        ({"group": ["p", ""] * 30}, "line 3 (id 's01'), column group: '' is not text of 1 to 200 letters without"),
+        ({"group": ["p", ""] * 30}, "line 3 (id 's01'), column group: '' is not text of 1 to 200 letters"),
         ({"label": ["p", "nul\0"] * 30}, "line 3 (id 's01'), column label: 'nul\\x00' is not text of 1 to 200 letters"),
         ({"label": ["p", "\x1b[2J"] * 30}, "column label: '\\x1b[2J' is not text of 1 to 200 letters"),
         ({"label": ["p", "x" * 3000] * 30}, "xxx... is not text of 1 to 200 letters"),

@@ -87,7 +87,7 @@ def read_labels(path: Path) -> pd.DataFrame:
     labels = pd.DataFrame(_csv_text(path, names, names)).rename(columns={names[0]: "id"})
     _check_ids(path, labels["id"].to_list())
     for column in ("label", "group"):
-        check_cells(path, labels, column, _is_name, "text of 1 to 200 letters without control characters")
+        check_cells(path, labels, column, _is_name, "text of 1 to 200 letters, without control characters")
     allowed: tuple[str, ...] = SPLITS
     beside = ""
     if "fold" in labels:
@@ -109,7 +109,7 @@ def check_cells(path: Path, labels: pd.DataFrame, column: str, allowed: Callable
 
 
 def _is_name(cell: str) -> bool:
-    return bool(cell.strip()) and len(cell) <= 200 and not CONTROL.search(cell)
+    return bool(cell.strip()) and len(cell) <= 200 and not CONTROL.search(" ".join(cell.split()))
 
 
 def class_order(labels: Iterable[str]) -> tuple[str, ...]:
