@@ -431,21 +431,20 @@ def literal_resize(part: NDArray[np.uint8], side: int) -> NDArray[np.float64]:
     return result
 
 
-def test_crops_are_resized_as_by_opencv_and_boxes_end_at_the_edge(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ravdess_video, "SIDE", 20)
+def test_crops_are_resized_as_by_opencv_and_boxes_end_at_the_edge() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
     expected = literal_resize(picture[0:17, 5:40], 20)
-    assert np.abs(crop(picture, (5, -4, 44, 17)) - expected).max() <= 0.5 + 1e-3
-    assert crop(picture, (50, 50, 60, 60)).shape == (20, 20, 3)
+    assert np.abs(crop(picture, (5, -4, 44, 17), 20) - expected).max() <= 0.5 + 1e-3
+    assert crop(picture, (50, 50, 60, 60), 20).shape == (20, 20, 3)
 
 
 def test_faces_that_are_not_found_take_the_box_before(tmp_path: Path) -> None:
     boxes: list[Box | None] = [None, (0, 0, 32, 48), None, (32, 0, 64, 48), *[None] * 9]
     used: list[Box] = []
 
-    def watched(picture: Picture, box: Box) -> Picture:
+    def watched(picture: Picture, box: Box, side: int) -> Picture:
         used.append(box)
-        return np.full((224, 224, 3), len(used), np.uint8)
+        return np.full((side, side, 3), len(used), np.uint8)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ravdess_video, "crop", watched)

@@ -35,7 +35,7 @@ from multimodal_loss.datasets.ravdess_files import (
     missing,
     paths_of,
 )
-from multimodal_loss.errors import MissingData, UserError, require_choice
+from multimodal_loss.errors import MissingData, UserError, require_choice, require_number
 
 # A folder with a file of this name holds made-up clips in the format of RAVDESS.
 GENERATED_MARKER = "GENERATED"
@@ -144,7 +144,7 @@ class SoundClips(Clips):
 class FilmClips(Clips, DecodingSplit):
     """Crops of faces, with MFCC or alone; read from disk, augmented and made floats sample by sample.
 
-    `crops`: the file (clips, 15, 224, 224, 3) uint8 RGB, of which `rows_of_file` (N,) are the split's; `mfcc`
+    `crops`: the file (clips, 15, side, side, 3) uint8 RGB, of which `rows_of_file` (N,) are the split's; `mfcc`
     (N, 10, 156) or None; `seen`: what preparing them said of each.
     """
 
@@ -156,12 +156,13 @@ class FilmClips(Clips, DecodingSplit):
     rows_of_file: tuple[int, ...]
     mfcc: Tensor | None
     seen: tuple[video.Seen, ...]
+    side: int
     channel_order: str
     pixels: str
 
     @property
     def feature_shapes(self) -> tuple[tuple[int, ...], ...]:
-        shapes = {"audio": (audio.COEFFICIENTS, audio.STEPS), "video": (3, video.FRAMES, video.SIDE, video.SIDE)}
+        shapes = {"audio": (audio.COEFFICIENTS, audio.STEPS), "video": (3, video.FRAMES, self.side, self.side)}
         return tuple(shapes[modality] for modality in self.modalities)
 
     def sample(self, position: int, generator: torch.Generator | None) -> tuple[Tensor, ...]:
@@ -204,6 +205,7 @@ class RavdessDataset(Dataset):
         channel_order: bgr (as released) or rgb.
         pixels: unit, [0, 1] (as released), or affectnet, standardised as EfficientFace was trained.
         faces: mtcnn, or none: the whole picture.
+        side: of the crops, in pixels.
         permuted_labels: the control of a leak: the labels of each actor's clips are dealt among them at random, once.
         generated: whether the files must be made-up ones (a file GENERATED lies with them); None takes what is there.
     """
@@ -223,6 +225,7 @@ class RavdessDataset(Dataset):
         channel_order: str = "bgr",
         pixels: str = "unit",
         faces: str = "mtcnn",
+        side: int = video.SIDE,
         permuted_labels: bool = False,
         generated: bool | None = None,
     ) -> None:
@@ -237,6 +240,7 @@ class RavdessDataset(Dataset):
             ("faces", faces, FACES),
         ):
             require_choice(f"dataset.{key}", value, choices)
+        require_number("dataset.side", side, positive=True, integer=True)
         require_choice("dataset.permuted_labels", permuted_labels, (False, True))
         self.path = Path(path)
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
@@ -244,7 +248,7 @@ class RavdessDataset(Dataset):
         self.classes = classes
         self.modality_dropout = modality_dropout or ("softhard" if len(self.modalities) > 1 else "none")
         self.permuted_labels = permuted_labels
-        self.crop_options = video.CropOptions(video_window, short_clips, faces)
+        self.crop_options = video.CropOptions(video_window, short_clips, faces, side)
         self.channel_order, self.pixels = channel_order, pixels
         self.generated = (self.path / GENERATED_MARKER).is_file()
         self._wanted = self.generated if generated is None else generated
@@ -301,6 +305,7 @@ class RavdessDataset(Dataset):
             rows_of_file=tuple(rows),
             mfcc=mfcc,
             seen=tuple(seen[row] for row in rows),
+            side=self.crop_options.side,
             channel_order=self.channel_order,
             pixels=self.pixels,
             **shared,
@@ -418,7 +423,7 @@ class RavdessDataset(Dataset):
         """
         if self.cache_dir is None:
             raise UserError("dataset.cache_dir=null: crops of faces take gigabytes; name a folder for them")
-        options = [self.crop_options.window, self.crop_options.short_clips, self.crop_options.faces]
+        options = list(vars(self.crop_options).values())
         content = {"version": self.version, "sources": self._sources["video"], "clips": self._clips, "options": options}
         folder = self.cache_dir / f"ravdess-faces-{key_of(content)}"
 
@@ -435,7 +440,7 @@ class RavdessDataset(Dataset):
         def read(made: Path) -> tuple[Path, list[video.Seen], str]:
             told = json.loads((made / "content.json").read_text())
             crops = np.load(made / "crops.npy", mmap_mode="r")
-            if crops.shape != (len(self._clips), *video.CLIP_SHAPE):
+            if crops.shape != (len(self._clips), *self.crop_options.clip_shape):
                 raise ValueError(f"crops.npy is {crops.shape}")
             return made, [video.Seen(*told["clips"][clip.stem("video")]) for clip in self._clips], told["fingerprint"]
 

@@ -33,7 +33,6 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom
 FRAMES, SIDE = 15, 224
 WINDOW = 108  # frames: 3.6 s at 30 a second, though the films have 29.97
 LARGEST_SIDE = 4096  # of a picture: those of RAVDESS are 1280 x 720
-CLIP_SHAPE = (FRAMES, SIDE, SIDE, 3)
 AGAIN = "get it again: make data-ravdess"
 HOW_TO_GET_MTCNN = "pip install --no-deps facenet-pytorch==2.6.0 (make data-ravdess does), or set dataset.faces=none"
 
@@ -82,9 +81,13 @@ def _count(content: bytes) -> int:
 
 
 def crops_of(
-    recording: Recording, window: str, short_clips: str, boxes_of: Callable[[Sequence[Picture]], Sequence[Box | None]]
+    recording: Recording,
+    window: str,
+    short_clips: str,
+    boxes_of: Callable[[Sequence[Picture]], Sequence[Box | None]],
+    side: int = SIDE,
 ) -> tuple[Picture, Seen]:
-    """(15, 224, 224, 3) uint8 RGB. `boxes_of`: the box of the face in each picture, None where there is none; a frame
+    """(15, side, side, 3) uint8 RGB. `boxes_of`: the box of the face in each picture, None where there is none; a frame
     without one takes the box before it, and a clip without any the whole picture.
 
     Frames that the film lacks, which are at the end, are black, or with `short_clips` "repeat" the last crop again.
@@ -93,23 +96,23 @@ def crops_of(
     found = list(boxes_of(pictures))
     height, width = pictures[0].shape[:2]
     box = next((one for one in found if one is not None), (0, 0, width, height))
-    crops = np.zeros(CLIP_SHAPE, np.uint8)
+    crops = np.zeros((FRAMES, side, side, 3), np.uint8)
     for place, (picture, own) in enumerate(zip(pictures, found, strict=True)):
         box = box if own is None else own
-        crops[place] = crop(picture, box)
+        crops[place] = crop(picture, box, side)
     if short_clips == "repeat":
         crops[len(pictures) :] = crops[len(pictures) - 1]
     return crops, Seen(sum(one is None for one in found), FRAMES - len(pictures))
 
 
-def crop(picture: Picture, box: Box) -> Picture:
-    """The part of a picture in a box, resized to (224, 224, 3) as OpenCV does by default: bilinear, not smoothed."""
+def crop(picture: Picture, box: Box, side: int = SIDE) -> Picture:
+    """The part of a picture in a box, resized to (side, side, 3) as OpenCV does by default: bilinear, not smoothed."""
     left, top, right, bottom = box
     part = torch.from_numpy(picture[max(top, 0) : max(bottom, 1), max(left, 0) : max(right, 1)].copy())
     if not part.numel():
-        return np.zeros((SIDE, SIDE, 3), np.uint8)
+        return np.zeros((side, side, 3), np.uint8)
     values = part.permute(2, 0, 1)[None].float()
-    resized = torch.nn.functional.interpolate(values, (SIDE, SIDE), mode="bilinear", align_corners=False)
+    resized = torch.nn.functional.interpolate(values, (side, side), mode="bilinear", align_corners=False)
     return resized[0].round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
 
@@ -148,10 +151,15 @@ class CropOptions:
     window: str
     short_clips: str
     faces: str
+    side: int = SIDE
+
+    @property
+    def clip_shape(self) -> tuple[int, int, int, int]:
+        return (FRAMES, self.side, self.side, 3)
 
 
 def write_crops(films: Mapping[str, Recording], options: CropOptions, folder: Path, jobs: int | None = None) -> None:
-    """Fill `folder` with crops.npy (N, 15, 224, 224, 3) and clips.jsonl, a line for each clip once it is made.
+    """Fill `folder` with crops.npy (N, 15, side, side, 3) and clips.jsonl, a line for each clip once it is made.
 
     What is there already is kept: a call that was interrupted is gone on with. One process at a time. A film that
     cannot be read does not stop the others; at the end a UserError names all of them. `jobs`: processes; None is one
@@ -162,7 +170,7 @@ def write_crops(films: Mapping[str, Recording], options: CropOptions, folder: Pa
     folder.mkdir(parents=True, exist_ok=True)
     places = {name: place for place, name in enumerate(films)}
     done = read_journal(folder)
-    crops = _opened(folder / "crops.npy", len(places))
+    crops = _opened(folder / "crops.npy", (len(places), *options.clip_shape))
     left = {name: film for name, film in films.items() if name not in done}
     unreadable = []
     with _progress(len(places), len(places) - len(left)) as advance, (folder / "clips.jsonl").open("a") as journal:
@@ -224,7 +232,7 @@ def _each(
 
 def _made(film: Recording, options: CropOptions) -> tuple[Picture, Seen] | UserError:
     try:
-        return crops_of(film, options.window, options.short_clips, DETECTORS[options.faces])
+        return crops_of(film, options.window, options.short_clips, DETECTORS[options.faces], options.side)
     except UserError as error:
         return error
 
@@ -234,9 +242,8 @@ def _begin_worker() -> None:
     torch.set_num_threads(1)
 
 
-def _opened(path: Path, clips: int) -> "np.memmap[Any, np.dtype[np.uint8]]":
+def _opened(path: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.uint8]]":
     """The array on disk, made where it is not there; zeros take no room before they are written."""
-    shape = (clips, *CLIP_SHAPE)
     if path.exists():
         crops = np.load(path, mmap_mode="r+")
         if crops.shape != shape:
