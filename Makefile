@@ -4,6 +4,7 @@
 #   DATASET=D  what Tables 5 and 6 and Figure 5 are computed on: tcga (the paper's, tens of GB to get first), or real data from a
 #              small download, by make data-tcga-subtypes: tcga_subtypes, tcga_brca, tcga_kipan
 #   RATES=...  the learning rates of Appendix B: RATES="5e-3 5e-4 5e-5" leaves the slowest out
+#   RAVDESS_CLASSES=C, PRETRAINED=F  for Table 2: merge (7 classes) or eight; EfficientFace's weights, under their published name
 #   ARGS=...   further Hydra overrides for the training commands, such as ARGS="device=cpu tracker=wandb"
 
 PYTHON ?= $(shell command -v python3.11 >/dev/null 2>&1 && python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
@@ -21,6 +22,8 @@ TRAIN := $(BIN)/python -m multimodal_loss.train -m threads=$(THREADS) $(LAUNCHER
 REPORT := $(BIN)/python -m multimodal_loss.report
 # Two threads that share a busy core wait for each other: small networks are quickest on one.
 SMALL_TRAIN := $(BIN)/python -m multimodal_loss.train -m threads=1
+RAVDESS_CLASSES ?= merge
+RAVDESS := dataset.classes=$(RAVDESS_CLASSES) $(ARGS)
 TCGA := dataset=$(DATASET) $(ARGS)
 
 EMPTY :=
@@ -34,6 +37,8 @@ TUNE_GRID = 'folds=$(subst $(SPACE),$(COMMA),$(foreach f,$(TUNE_FOLDS),[$(f)]))'
 	data-tcga-subtypes data-benchmark data-tcga data-opportunity data-epic data-ravdess \
 	data-ravdess-audio require-dataset tune-table-5 reproduce-table-5 reproduce-table-6 \
 	reproduce-figure-5 reproduce-appendix-c reproduce-table-7 reproduce-table-7-corrupted quick-table-7 quick-table-3 reproduce-table-3 reproduce-table-2-audio benchmark clean
+	reproduce-figure-5 reproduce-appendix-c quick-table-3 reproduce-table-3 \
+	quick-table-2 reproduce-table-2 reproduce-table-2-audio benchmark clean
 
 help: ## List every target
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +78,17 @@ extra-data-seeds: $(INSTALLED) ## Beyond the paper: Table 1's SUM, NN and MultiM
 
 extra-readings: $(INSTALLED) ## Beyond the paper: Table 1 under other readings of what it leaves open
 	$(TRAIN) experiment=table_1_readings $(ARGS)
+	$(REPORT)
+
+quick-table-2: $(INSTALLED) ## The chain of Table 2 on GENERATED clips (not RAVDESS) in minutes, labelled as such
+	$(BIN)/python scripts/make_ravdess_like.py --clips 12 --size 64 --folder outputs/quick_table_2/data/ravdess-like
+	$(SMALL_TRAIN) experiment=quick_table_2 $(ARGS)
+	$(REPORT) --tables quick_table_2 --runs outputs/quick_table_2/runs --output outputs/quick_table_2/report
+
+reproduce-table-2: $(INSTALLED) ## Table 2: RAVDESS, six fusions and each modality alone, 5 folds (make data-ravdess first)
+	@$(BIN)/python scripts/require_dataset.py dataset=ravdess $(RAVDESS)
+	$(TRAIN) experiment=table_2 method=unimodal_1 $(RAVDESS)
+	$(TRAIN) experiment=table_2 $(if $(PRETRAINED),backbone.pretrained=$(PRETRAINED)) $(RAVDESS)
 	$(REPORT)
 
 reproduce-table-2-audio: $(INSTALLED) ## Beyond the paper: RAVDESS, the audio branch of Table 2's network alone
@@ -161,6 +177,7 @@ benchmark: $(INSTALLED) ## Measure the speed of the losses and of training on th
 	$(BIN)/python scripts/benchmark_deep_conv_lstm.py
 	$(BIN)/python scripts/benchmark_opportunity.py
 	$(BIN)/python scripts/benchmark_epic.py
+	$(BIN)/python scripts/benchmark_intermediate_attention.py
 	$(BIN)/python scripts/benchmark_prepare_tcga.py
 
 clean: ## Remove the virtual environment and caches; data and runs stay

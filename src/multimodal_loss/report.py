@@ -81,7 +81,7 @@ def report(
     every = {run.name: run for table in tables for run in table.runs}
     page = output / "index.html"
     # A table on other data than the paper's is an offer that the paper's own table makes.
-    offered = [layout for layout in absent if not layout.reference]
+    offered = [layout for layout in absent if layout.offered and not layout.reference]
     write(page, render(sections, offered, provenance(list(every.values())), str(runs_folder)).encode())
     if save_results:
         _save_results(save_results, sections, layouts)
@@ -106,7 +106,8 @@ def write(path: Path, content: bytes) -> None:
 def _started(layouts: Sequence[Layout], runs: Runs) -> tuple[list[FilledTable], list[Layout]]:
     """The tables that a run has been started for, and the layouts of the others.
 
-    A table that shares runs with an earlier one is started by a run of its own, or where all of its runs are another's.
+    A table that shares runs with an earlier one is started by a run of its own, or where all of its runs are another's
+    (unless it is that one's variant).
     """
     tables: list[FilledTable] = []
     absent = []
@@ -114,7 +115,7 @@ def _started(layouts: Sequence[Layout], runs: Runs) -> tuple[list[FilledTable], 
         table = fill(layout, runs) if _could_fill(layout, runs.all) else None
         found = {run.name for run in table.runs} if table else set()
         shown = [{run.name for run in other.runs} for other in tables]
-        if table and found and (found - set().union(*shown) or found in shown):
+        if table and found and (found - set().union(*shown) or (layout.offered and found in shown)):
             tables.append(table)
         else:
             absent.append(layout)

@@ -32,7 +32,7 @@ def fake_plan(overrides: Sequence[str]) -> FakePlan:
     quick = experiment.startswith("quick")
     text = "_".join([experiment if quick else "", *plain, *(f"{key}={chosen[key]}" for key in sorted(chosen))])
     name = re.sub(r"[^a-z0-9.-]+", "-", text.lower()).strip("-")
-    replicates = {"quick": (0, 1), "quick_table_3": (0,)}.get(experiment, tuple(range(5)))
+    replicates = {"quick": (0, 1), "quick_table_2": (0,), "quick_table_3": (0,)}.get(experiment, tuple(range(5)))
     return FakePlan(hashlib.sha256(text.encode()).hexdigest()[:10], replicates, {}, name)
 
 

@@ -1,5 +1,5 @@
-"""Classes that follow each other in time (activities): which each method and each input recognises, what they are taken
-for, and when (Table 3 of the paper, whose inputs are wearable devices).
+"""Classes that people know by name (activities, emotions): which each method and each input recognises, what they are
+taken for, and when, where they follow each other in time (Tables 2 and 3 of the paper).
 """
 
 import warnings
@@ -28,28 +28,43 @@ Integers = NDArray[np.int64]
 
 NULL = "Null"  # the class of no activity
 FEW_CLASSES = 8  # up to here panels stand side by side and numbers fit into a confusion matrix
+MOST_LETTERS = 40  # of class names beside each other below a panel
 MINUTES_PER_STRIP = 5
 MOST_STRIPS = 4
 NULL_COLOUR = "#ececec"
 COLOUR_MAP = "Blues"
 
 F1_CAPTION = (
-    "F1 of the fused prediction for each class: mean over seeds, and their sample standard deviation as a line. Their "
-    "plain mean over classes is FM."
+    "F1 of the fused prediction for each class: mean over {replicates}, and their sample standard deviation as a line. "
+    "Their plain mean over classes is FM."
 )
 INPUTS_CAPTION = (
-    "F1 in percent of each {input}'s own prediction inside the late-fusion model, mean over seeds; below, that of the "
-    "fused prediction. A line says what a {input} can tell, a column which {input}s carry an activity. Without a "
-    "number: neither in the test recordings nor ever predicted."
+    "F1 in percent of each {input}'s own prediction inside the fused model, mean over {replicates}; below, that of the "
+    "fused prediction. A line says what a {input} can tell, a column which {inputs} carry {label}. Without a number: "
+    "not among the test {samples}, nor ever predicted."
 )
 CONFUSION_CAPTION = (
-    "Of the test windows of a row's class, the share taken for a column's class; all seeds pooled, each line sums to "
-    "100 %."
+    "Of the test {samples} of a row's class, the share taken for a column's class; all {replicates} pooled, each line "
+    "sums to 100 %."
 )
 RELIABILITY_CAPTION = (
-    "Accuracy against confidence of the fused prediction, 15 bins, all seeds pooled. On the diagonal a model is as "
-    "often right as it is sure; below it is over-confident."
+    "Accuracy against confidence of the fused prediction, 15 bins, all {replicates} pooled. On the diagonal a model is "
+    "as often right as it is sure; below it is over-confident."
 )
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a dataset calls its inputs (one and several), a class, its samples and its replicates."""
+
+    input: str
+    inputs: str
+    label: str
+    samples: str
+    replicates: str
+
+    def said(self, caption: str) -> str:
+        return caption.format(**vars(self))
 
 
 @dataclass(frozen=True)
@@ -79,30 +94,34 @@ def pictures(
     found: Sequence[tuple[Shown, Run]],
     featured: Sequence[str],
     inputs: Sequence[str],
-    input_name: str,
+    words: Words,
+    timeline: bool = True,
 ) -> Iterator[Picture]:
     """Everything that stored predictions show; runs without sound ones, or with other classes than the first, are left
     out.
 
-    `featured` and `inputs` are the keys of the runs that have panels of their own, and of those whose inputs do.
+    `featured` and `inputs` are the keys of the runs that have panels of their own, and of those whose inputs do;
+    `timeline`: whether samples follow each other in time.
     """
     every = [one for shown, run in found if (one := recognition(shown, run)) is not None]
     every = [one for one in every if one.classes == every[0].classes]
     if not every:
         return
 
-    def picture(name: str, title: str, caption: str, figure: Figure) -> Picture:
-        return Picture(f"{name}_{condition.key}", title, caption, figure, png=f"{name}_{condition.key}")
+    def picture(name: str, title: str, caption: str, figure: Figure, saved: bool = True) -> Picture:
+        name = f"{name}_{condition.key}"
+        return Picture(name, title, caption, figure, png=name if saved else "")
 
-    yield picture("f1", "F1 of each class", F1_CAPTION, f1_figure(every))
+    yield picture("f1", "F1 of each class", words.said(F1_CAPTION), f1_figure(every))
     if late := _chosen(every, inputs):
-        title = f"Which {input_name} carries which activity"
-        yield picture(f"{input_name}s", title, INPUTS_CAPTION.format(input=input_name), input_figure(late))
+        title = f"Which {words.input} carries which {words.label.partition(' ')[2]}"
+        yield picture(words.inputs, title, words.said(INPUTS_CAPTION), input_figure(late))
     few = _chosen(every, featured) or every[:1]
-    yield picture("confusion", "Confusion matrices", CONFUSION_CAPTION, confusion_figure(few))
-    yield picture("timeline", *_timeline(few))
+    yield picture("confusion", "Confusion matrices", words.said(CONFUSION_CAPTION), confusion_figure(few))
+    if timeline:
+        yield picture("timeline", *_timeline(few))
     bins = {FUSED: {one.line: one.reliability for one in every}}
-    yield Picture(f"reliability_{condition.key}", "Reliability", RELIABILITY_CAPTION, reliability_figure(bins))
+    yield picture("reliability", "Reliability", words.said(RELIABILITY_CAPTION), reliability_figure(bins), saved=False)
 
 
 def recognition(shown: Shown, run: Run) -> Recognition | None:
@@ -299,7 +318,8 @@ def _shaded(ax: Axes, values: Floats, rows: Sequence[str], columns: Sequence[str
     ax.set_facecolor(NULL_COLOUR)
     ax.imshow(np.ma.masked_invalid(values), aspect="auto", cmap=COLOUR_MAP, vmin=0, vmax=1)
     ax.set_yticks(range(len(rows)), rows, fontsize=7)
-    ax.set_xticks(range(len(columns)), columns, fontsize=7, rotation=90 if len(columns) > FEW_CLASSES else 0)
+    upright = len(columns) > FEW_CLASSES or len(columns) * max(map(len, columns)) > MOST_LETTERS
+    ax.set_xticks(range(len(columns)), columns, fontsize=7, rotation=90 if upright else 0)
     ax.grid(visible=False)
     for (row, column), value in np.ndenumerate(values) if size else ():
         if not np.isnan(value):

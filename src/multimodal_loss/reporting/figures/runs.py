@@ -45,15 +45,18 @@ TRAINING_CAPTION = (
 )
 
 
-def figure_4(condition: Condition, found: Sequence[tuple[Shown, Run]]) -> Iterator[Picture]:
-    """The paper's Figure 4: a panel for each method, runs that share a panel in one."""
+def figure_4(condition: Condition, found: Sequence[tuple[Shown, Run]], number: int = 4) -> Iterator[Picture]:
+    """The paper's Figure 4, or another of its kind: a panel for each method, runs that share a panel in one."""
     panels: dict[str, dict[str, Floats]] = {}
     for shown, run in found:
         if predictions := read_predictions(run):
             shares = true_class_shares(predictions, _names(run, predictions))
             panels.setdefault(shown.panel or shown.label, {}).update(shares)
     if panels:
-        name, title = f"figure_4_{condition.key}", "Figure 4: probability of the true class, per modality"
+        name, title = (
+            f"figure_{number}_{condition.key}",
+            f"Figure {number}: probability of the true class, per modality",
+        )
         yield Picture(name, title, FIGURE_4_CAPTION, true_class_panels(panels), png=name)
 
 

@@ -94,7 +94,8 @@ class Layout:
     rows, one of which a pair must have to be tested; empty for every pair. `focus`: how the titles of the rows begin
     that the verdict is about. `verdicts`: functions (table) that say something of its cells, in a sentence or not at
     all. `pictures`: functions (table) that draw its cells. `notice`: what must be said of all its numbers, on the
-    page and in pictures.
+    page and in pictures. `offered`: whether it is named where it has not been run; a variant of another table is an
+    offer that the other makes.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Layout:
     verdicts: tuple[Callable[..., str], ...] = ()
     pictures: tuple[Callable[..., Iterator[Picture]], ...] = ()
     notice: str = ""
+    offered: bool = True
 
     @property
     def data(self) -> str:

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from multimodal_loss.reporting.figures.activities import pictures
+from multimodal_loss.reporting.figures.activities import Words, pictures
 from multimodal_loss.reporting.figures.runs import training_curves
 from multimodal_loss.reporting.figures.tables import overview
 from multimodal_loss.reporting.layouts.base import Cell, Column, Condition, Layout, Overrides, Row, Shown
@@ -26,7 +26,7 @@ PICTURES = (
         pictures,
         featured=("early", "late_sum_ce", "late_multimodal"),  # where there is room for few methods
         inputs=("late_multimodal", "late_sum_ce"),
-        input_name="device",
+        words=Words("device", "devices", "an activity", "windows", "seeds"),
     ),
     training_curves,
 )
