@@ -18,6 +18,7 @@ from conftest import run_training, start_training
 from multimodal_loss.configuration import compose_config
 from multimodal_loss.results.run_directory import RunDirectory
 from multimodal_loss.training import loop
+from multimodal_loss.training.group_trainer import OrdinaryTrainer
 from multimodal_loss.training.loop import TrainingState
 from multimodal_loss.training.run import FailedRun, run
 
@@ -238,3 +239,25 @@ def test_a_monitored_run_of_several_replicates_keeps_its_best_iterate(
             run(compose_config(config))
     monkeypatch.setattr(train_module, "evaluate", evaluate)
     assert outcome(run(compose_config(config)).path) == outcome(expected)
+
+
+def test_jobs_of_one_seed_each_become_the_run_of_all_seeds_without_training_again(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one of them lacks, that seed alone is trained; jobs on other data do not count."""
+    ordinary = [*tiny, "fusion=multimodal", "trainer.path=ordinary", "trainer.max_epochs=4"]
+    whole = run(compose_config([*ordinary, "seeds=[0,1,2]", f"output_dir={tmp_path}/whole"]))
+    alone = [run(compose_config([*ordinary, f"seeds=[{seed}]"])) for seed in (0, 1, 2)]
+    result = json.loads(alone[1].result.read_text())
+    alone[1].write_result(result | {"data": {"fingerprint": "other", "version": 1}})
+    trained: list[int] = []
+    step = OrdinaryTrainer.step
+
+    def noted(self: OrdinaryTrainer) -> torch.Tensor | None:
+        trained.append(self._replicate.seed)
+        return step(self)
+
+    monkeypatch.setattr(OrdinaryTrainer, "step", noted)
+    gathered = run(compose_config([*ordinary, "seeds=[0,1,2]"]))
+    assert trained == [1] * 4
+    assert gathered.hash == whole.hash and outcome(gathered.path) == outcome(whole.path)

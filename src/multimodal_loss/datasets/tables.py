@@ -38,6 +38,7 @@ from multimodal_loss.datasets import table_files as files
 from multimodal_loss.datasets.base import Dataset, MultimodalData, Split, require_names
 from multimodal_loss.datasets.cache import key_of, sha256
 from multimodal_loss.datasets.corruption import CorruptedSplit, Corruption
+from multimodal_loss.datasets.getting.tables_folder import written_source
 from multimodal_loss.datasets.table_files import LABELS, SPLITS, Table, counted, listed, quoted, warn, where
 from multimodal_loss.errors import UserError, require_choice, require_number
 from multimodal_loss.options import at_most, file_name
@@ -136,6 +137,11 @@ class TablesDataset(Dataset):
             return key_of({path.name: sha256(path) for path in (self._labels_path, *read)})
         except OSError as error:
             raise UserError(f"cannot read {error.filename}: {error.strerror or error}") from error
+
+    @property
+    def generated(self) -> bool:  # type: ignore[override]  # known when the folder is looked at
+        """Whether the folder's SOURCE.json says that its tables were made from made-up data."""
+        return (written_source(self.folder) or {}).get("generated") == "true"
 
     def require_files(self) -> None:
         _ = self._names, self._labels  # looked at once

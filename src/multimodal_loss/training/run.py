@@ -113,6 +113,8 @@ def _train(
                 recipe = make_recipe(settings if tuned is None else tuned.settings(settings), group[0])
                 if "backbone" not in result:
                     result["backbone"] = described(group[0].backbone, settings.name)
+                if len(group) == 1 and tuned is None:
+                    _take_over(settings, group[0], source, directory, state)
                 had_ended = all(replicate.replicate_id in state.stopped for replicate in group)
                 state = _fit(settings, group, recipe, directory, device, [progress, tracker], state)
                 # The evaluation may be killed, too. What a checkpoint says of a later group is never written over.
@@ -143,6 +145,24 @@ def _train(
         raise FailedRun(reason) from error
     finally:
         tracker.close()
+
+
+def _take_over(
+    settings: RunConfig, replicate: Replicate, source: dict[str, Any], directory: RunDirectory, state: TrainingState
+) -> None:
+    """Put into `state` how a replicate ended that was trained as a run of its own (seeds=[3], say), if it was: jobs of
+    one seed each become the run of all seeds without training again.
+    """
+    number = replicate.replicate_id
+    planned = [Planned(number, replicate.seed, replicate.fold)]
+    alone = RunDirectory.of(Path(settings.output_dir), settings.name, run_hash(settings, planned))
+    if number in state.weights or alone.hash == directory.hash or not alone.is_done() or alone.data() != source:
+        return
+    there = resume(alone)
+    if number in there.weights and number in there.stopped:
+        state.weights[number], state.stopped[number] = there.weights[number], there.stopped[number]
+        state.fingerprints[number] = there.fingerprints[number]
+        state.history += there.history
 
 
 def replicate_groups(
