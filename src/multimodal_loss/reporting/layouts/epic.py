@@ -121,12 +121,14 @@ def _layout(
             for method in methods
             for metric in METRICS
         ),
-        conditions=(Condition(name, notice.capitalize() or "Test clips", shown, PICTURES),),
+        conditions=(
+            Condition(name, "Generated clips, not EPIC-KITCHENS" if notice else "Test clips", shown, PICTURES),
+        ),
         profile=profile,
         corner="Method",
         dataset=dataset,
         verdicts=(fused_against_alone,),
-        pictures=(overview,),
+        pictures=() if notice else (overview,),  # which has no watermark
         notice=notice,
     )
 
