@@ -50,7 +50,7 @@ from test_reporting_page import Page
 
 LAYOUTS = all_layouts()
 TABLES = ("table_3", "table_3_samples", "quick_table_3")
-PICTURES = ("f1", "inputs", "confusion", "timeline", "reliability", "training")
+PICTURES = ("f1", "devices", "confusion", "timeline", "reliability", "training")
 NOTICE = "QUICK PROFILE, GENERATED DATA, NOT OPPORTUNITY"
 
 
