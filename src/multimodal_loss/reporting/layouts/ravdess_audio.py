@@ -21,7 +21,7 @@ def table_2_audio() -> Layout:
     places = [(classes, permuted) for permuted in LABELS for classes in swept("table_2_audio", "dataset.classes")]
     return Layout(
         name="table_2_audio",
-        title="Beyond the paper: the audio branch of Table 2 alone, RAVDESS",
+        title="The audio branch of Table 2 alone, RAVDESS",
         description="Test metrics in percent over five folds of actors, sample standard deviation: 10 MFCC, four "
         "convolutions, cross-entropy, the schedule of the network's released code. The paper quotes its number for "
         "sound from the network's authors, who split the actors otherwise; it may be of a network trained on sound and "
@@ -36,7 +36,7 @@ def table_2_audio() -> Layout:
                 metric,
                 _run(classes, permuted),
                 f"test/fused/{metric}",
-                ("2", "MULT/audio", metric) if permuted == "false" else None,
+                ("2", "MULT/audio", metric) if permuted == "false" and metric == "ACC" else None,
             )
             for classes, permuted in places
             for metric in METRICS
@@ -60,7 +60,7 @@ def table_2_audio() -> Layout:
 def table_2_audio_actors() -> Layout:
     return Layout(
         name="table_2_audio_actors",
-        title="Beyond the paper: the audio branch alone, actor by actor, RAVDESS",
+        title="The audio branch alone, actor by actor, RAVDESS",
         description="Test accuracy in percent on the 60 clips of each actor, by the network of the one fold that was "
         "trained without that actor. Odd numbers are men, even ones women.",
         command="make reproduce-table-2-audio",
