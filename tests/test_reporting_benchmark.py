@@ -108,7 +108,9 @@ def test_the_verdict_names_the_dataset() -> None:
     open_ = dataclasses.replace(real, column="digits", p_holm=0.5)
     said = significance.sentence([real, open_], "MultiModal")
     assert (
-        "1 of 2 differences" in said and "above TMC, Linear on htad" in said and "TMC, Linear on digits could" in said
+        "1 of 2 differences" in said
+        and "above TMC, Linear on htad" in said
+        and "TMC, Linear on digits (MultiModal, Linear) could" in said
     )
 
 

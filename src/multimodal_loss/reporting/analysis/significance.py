@@ -115,7 +115,8 @@ def sentence(comparisons: Sequence[Comparison], focus: str, measure: str = "ACC"
             ahead = (one.difference > 0) == first
             other = one.second if first else one.first
             where = "open" if not one.real else "above" if ahead else "below"
-            found[where].append(f"{other} on {one.column}" if one.column else other)
+            own = one.first if first else one.second  # of several rows that are the focus
+            found[where].append(f"{other} on {one.column} ({own})" if one.column else other)
     named = {where: "; ".join(titles) for where, titles in found.items() if titles}  # titles have commas of their own
     still_open = named.pop("open", "")
     if named:
