@@ -286,9 +286,9 @@ def test_made_up_clips_are_never_taken_for_real_ones(tmp_path: Path) -> None:
     "options, said",
     [
         ({"modalities": ["audio", "text"]}, "choose from audio, video"),
-        ({"classes": 7}, "not one of merge, eight, drop"),
-        ({"modality_dropout": "soft"}, "not one of null, softhard"),
-        ({"channel_order": "grb"}, "not one of bgr, rgb"),
+        ({"classes": 7}, "must be one of merge, eight, drop"),
+        ({"modality_dropout": "soft"}, "must be one of null, softhard"),
+        ({"channel_order": "grb"}, "must be one of bgr, rgb"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], said: str, tmp_path: Path) -> None:
