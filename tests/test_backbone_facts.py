@@ -19,6 +19,7 @@ from multimodal_loss.reporting.formats import saved
 from multimodal_loss.reporting.formats.cells_csv import cells_csv, from_csv
 from multimodal_loss.reporting.formats.latex import latex
 from multimodal_loss.reporting.formats.markdown import markdown
+from multimodal_loss.reporting.formats.page import Section
 from multimodal_loss.reporting.formats.terminal import print_table
 from multimodal_loss.reporting.layouts.base import Cell, Column, Layout, Row
 from multimodal_loss.results.collect import read_runs
@@ -122,13 +123,14 @@ def test_every_form_of_a_table_says_it(tmp_path: Path) -> None:
     assert isinstance(console.file, io.StringIO)
     for text in (markdown(table), latex(table), console.file.getvalue()):
         assert text.count("Drawn, not trained before.") == 1
-    again = from_csv(table.layout, cells_csv(table), {}, "", table.notices)
+    again = from_csv(table.layout, cells_csv(table), "", table.notices)
     assert again.notice == table.notice
 
 
 def test_committed_results_keep_it(tmp_path: Path) -> None:
-    for name, content in saved.files(filled(tmp_path / "runs", "drawn"), [], [], []):
-        (tmp_path / "t").mkdir(exist_ok=True)
+    (tmp_path / "t").mkdir()
+    section = Section(filled(tmp_path / "runs", "drawn"), [], [], [], {})
+    for name, content in saved.files(section, tmp_path / "t"):
         (tmp_path / "t" / name).write_bytes(content)
     pages = dict(saved.readmes(tmp_path, {"t": layout()}))
     assert "Drawn, not trained before." in pages[tmp_path / "t" / "README.md"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from multimodal_loss.configuration import TrainerConfig
+from multimodal_loss.configuration import RunConfig, TrainerConfig, compose_config
 from multimodal_loss.datasets import MultimodalData, Split
 from multimodal_loss.errors import UserError
 from multimodal_loss.fusion import SumCrossEntropy
@@ -269,4 +269,4 @@ def test_validation_is_scored_without_dropout_and_leaves_training_mode_on() -> N
 @pytest.mark.parametrize("size", [0, -3, 2.5, "all"])
 def test_a_bad_batch_size_is_a_user_error(size: Any) -> None:
     with pytest.raises(UserError, match=r"trainer\.batch_size"):
-        TrainerConfig(size, 1, 0.0, 1)
+        RunConfig.parse(compose_config([f"trainer.batch_size={size}"]))

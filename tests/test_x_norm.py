@@ -462,7 +462,7 @@ def test_weights_of_another_network_change_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"exchange": "both"}, r"backbone\.exchange=both: not one of"),
+        ({"exchange": "both"}, r"backbone\.exchange=both: must be one of"),
         ({"width": 0}, r"backbone\.width=0"),
         ({"hidden": 2.5}, r"backbone\.hidden=2\.5"),
         ({"momentum": 0}, r"backbone\.momentum=0"),
@@ -471,7 +471,7 @@ def test_weights_of_another_network_change_nothing(tmp_path: Path) -> None:
         ({"feature_shapes": [(40,), (12,)]}, r"it takes clips .*choose another backbone or dataset"),
         ({"feature_shapes": [(4, 16, 32, 32)]}, r"\(4, 16, 32, 32\); it takes clips"),
         ({"feature_shapes": [(3, 16, 32, 32), (2, 8, 32, 32)]}, r"equal time.*set backbone\.exchange=none"),
-        ({"pretrained": {"depth": "x.pt"}}, r"backbone\.pretrained.*depth: not one of rgb, flow"),
+        ({"pretrained": {"depth": "x.pt"}}, r"backbone\.pretrained.*depth: must be one of rgb, flow"),
     ],
 )
 def test_values_out_of_range_are_user_errors(options: dict[str, Any], message: str) -> None:

@@ -69,11 +69,20 @@ def check_options(prefix: str, given: Mapping[str, Any], target: Callable[..., A
             continue
         if key not in kinds and not takes_others:
             raise UserError(f"{prefix}{key}: {target.__name__} has no such option{nearest(key, list(kinds))}")
-        per_fold = isinstance(value, Mapping) and set(value) == {"per_fold"} and isinstance(value["per_fold"], list)
-        for one in value["per_fold"] if per_fold else [value]:
-            if not _fits(one, kind := kinds.get(key, Any)):
-                hint = f"; to make it text, quote it: '{prefix}{key}=\"{one}\"'" if _fits(str(one), kind) else ""
-                raise UserError(f"{prefix}{key}={shown(one)}: must be {_described(kind)}{hint}")
+        for place, one, kind in _entries(f"{prefix}{key}", value, kinds.get(key, Any)):
+            if not _fits(one, kind):
+                hint = f"; to make it text, quote it: '{place}=\"{one}\"'" if _fits(str(one), kind) else ""
+                raise UserError(f"{place}={shown(one)}: must be {_described(kind)}{hint}")
+
+
+def _entries(key: str, value: Any, kind: Any) -> list[tuple[str, Any, Any]]:
+    """What is to be checked of an option, each with its key and type: itself, or what it holds by fold or by name."""
+    if isinstance(value, Mapping) and set(value) == {"per_fold"} and isinstance(value["per_fold"], list):
+        return [(key, one, kind) for one in value["per_fold"]]
+    for part in [kind, *get_args(kind)]:
+        if isinstance(value, Mapping) and isinstance(get_origin(part), type) and issubclass(get_origin(part), Mapping):
+            return [(f"{key}.{name}", one, get_args(part)[1]) for name, one in value.items()]
+    return [(key, value, kind)]
 
 
 def nearest(name: str, valid: Sequence[str]) -> str:

@@ -83,7 +83,7 @@ class XNorm(nn.Module):
         self.classifiers = nn.ModuleList(classifier(hidden, num_classes, dropout) for _ in kinds)
         files = pretrained or {}
         for kind in files:
-            require_choice("backbone.pretrained, of", kind, tuple(RELEASED))
+            require_choice("backbone.pretrained", kind, tuple(RELEASED))
         pairs = zip(kinds, self._streams(), strict=True)
         self.origins = {kind: start(stream, files.get(kind)) for kind, stream in pairs}
         self._is_narrow = width != 1
