@@ -143,9 +143,9 @@ def _section(table: FilledTable, runs: Runs, output: Path) -> Section:
 
 
 def _save_results(folder: Path, sections: Sequence[Section], layouts: dict[str, Layout]) -> None:
-    """The small files that are committed: of the tables that have values here, and every README anew."""
+    """The small files that are committed: of the tables that have values of runs here, and every README anew."""
     for section in sections:
-        if section.table.has_values and section.table.layout.name in layouts:
+        if section.table.has_values and section.table.runs and section.table.layout.name in layouts:
             place = folder / section.table.layout.name
             for name, content in saved.files(section, place):
                 write(place / name, content)

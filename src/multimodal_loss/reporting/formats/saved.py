@@ -80,7 +80,8 @@ def readmes(results: Path, layouts: Mapping[str, Layout]) -> Iterator[tuple[Path
 
 
 def with_list(readme: str, results: Path, layouts: Mapping[str, Layout], link: str) -> str:
-    """A README with the list of the tables that have results between its markers; `link` is the way to the folder.
+    """A README with the list of the tables that have results between its markers; `link` is the way to the folder. A
+    table that there is on several datasets ("Table 5 on tcga_brca") has one line.
 
     Raises UserError where the markers are not both there.
     """
@@ -88,12 +89,19 @@ def with_list(readme: str, results: Path, layouts: Mapping[str, Layout], link: s
     _, end, after = rest.partition(LIST[1])
     if not end:
         raise UserError(f"the README lacks {LIST[0]} with {LIST[1]} behind it")
-    lines = [
-        [f"[{escape(_short(layout))}]({link}/{layout.name}/README.md)", escape(layout.data), _state(stored[0])]
-        for layout, stored in _stored(results, layouts)
-        if stored
+    lines: dict[str, list[tuple[str, str, str]]] = {}
+    for layout, stored in _stored(results, layouts):
+        if stored:
+            title, place, state = _short(layout), f"({link}/{layout.name}/README.md)", _state(stored[0])
+            general = title.removesuffix(f" on {layout.dataset}")
+            on = f"[{escape(layout.dataset)}]{place}" if general != title else escape(layout.data)
+            named = escape(general) if general != title else f"[{escape(title)}]{place}"
+            lines.setdefault(named, []).append((named, on, state))
+    rows = [
+        [one[0][0], *(", ".join(dict.fromkeys(of)) for of in list(zip(*one, strict=True))[1:])]
+        for one in lines.values()
     ]
-    return f"{before}{begin}\n{plain_table(['Table', 'Data', 'State'], lines, left=3)}\n{end}{after}"
+    return f"{before}{begin}\n{plain_table(['Table', 'Data', 'State'], rows, left=3)}\n{end}{after}"
 
 
 def chosen_csv(table: FilledTable) -> str:
