@@ -177,13 +177,14 @@ def fill(layout: Layout, runs: Runs) -> FilledTable:
 
 
 def with_committed(table: FilledTable, committed: FilledTable, environment: Mapping[str, Any]) -> FilledTable:
-    """The table with committed cells in the place of those that have no run here, as long as they are of the run that
-    is wanted now; `environment` is that of the committed ones.
+    """The table with committed cells in the place of those that have no finished run here, as long as they are of the
+    run that is wanted now; `environment` is that of the committed ones.
     """
+    old = committed.cells
     kept = {
-        place: old
+        place: old[place]
         for place, cell in table.cells.items()
-        if cell.state == "missing" and (old := committed.cells[place]).n and old.wanted and old.wanted == cell.wanted
+        if cell.state in ("missing", "interrupted") and old[place].n and "" != old[place].wanted == cell.wanted
     }
     said = {notice: rows for notice, rows in committed.notices.items() if {row for row, _ in kept} & set(rows)}
     own = {key: value for key, value in environment.items() if key != "earlier"}
