@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from golden.fakes import fake_predictions
 from golden.regenerate import filled
@@ -89,3 +90,11 @@ def test_the_overview_makes_a_panel_per_row_of_a_wide_table() -> None:
     figure = comparison_figure(filled())
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["Noise, none", "Noise, two"]
     assert save(figure, "png").startswith(b"\x89PNG")
+
+
+def test_powers_of_ten_on_an_axis_are_numbers_and_not_formulas() -> None:
+    figure = Figure()
+    ax = figure.add_subplot(xscale="log", yscale="log")
+    ax.plot([1e-3, 1e4], [2.0, 5.0])
+    assert b"mathdefault" not in save(figure, "svg")
+    assert "1000" in [label.get_text() for label in ax.get_xticklabels()]

@@ -244,8 +244,8 @@ def _state(runs: Sequence[Run], values: Mapping[int, float], expected: tuple[int
 
 
 def _cap(run: Run) -> str:
-    """How many replicates the iteration cap stopped; empty if none, or if tuning has said how long to train."""
-    if run.get("config/tuning"):
+    """How many replicates the iteration cap stopped; empty if none, or if tuning or a quick profile says how long."""
+    if run.get("config/tuning") or run.profile == "quick":
         return ""
     stopped = [replicate.get("stopped") == "max_epochs" for replicate in run.replicates.values()]
     cap = run.get("config/trainer/max_epochs")

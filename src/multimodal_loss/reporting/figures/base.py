@@ -14,6 +14,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.colors import is_color_like
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, LogFormatterSciNotation, StrMethodFormatter
 
 from multimodal_loss.results.collect import Run
 
@@ -91,6 +92,10 @@ def method_colour(run: Run) -> str:
 @styled
 def save(figure: Figure, format: str, dpi: int = 150) -> bytes:
     """The figure as svg or png, without the date, so that equal figures are equal bytes."""
+    for axis in (one for ax in figure.axes for one in (ax.xaxis, ax.yaxis) if one.get_scale() == "log"):
+        if isinstance(axis.get_major_formatter(), LogFormatterSciNotation):  # whose powers of ten are formulas
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axis.set_minor_formatter(LogFormatter())
     file = io.BytesIO()
     figure.savefig(file, format=format, dpi=dpi, metadata={"Date": None} if format == "svg" else None)
     return file.getvalue()
