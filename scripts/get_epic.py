@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from multimodal_loss.command import run_script
 from multimodal_loss.datasets import epic_annotations as epic
 from multimodal_loss.datasets.epic import GENERATED_MARKER, MODALITIES, STORE
 from multimodal_loss.datasets.frame_store import DamagedFrame, FrameStore, Keys, StoreWriter, check
@@ -372,25 +373,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--delete-tars", action="store_true", help="each as soon as its frames are stored")
     parser.add_argument("--check", action="store_true", help="read all stored frames first, and replace damaged ones")
     options = parser.parse_args(arguments)
-    try:
-        get(
-            options.folder,
-            options.source or options.folder / "EPIC-KITCHENS",
-            options.flow_index,
-            options.download,
-            options.delete_tars,
-            options.check,
-        )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; start the same command again to go on", file=sys.stderr)
-        return 130
-    except OSError as error:
-        print(f"error: {error.filename or options.folder}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    return 0
+    tars = options.source or options.folder / "EPIC-KITCHENS"
+    how = (options.flow_index, options.download, options.delete_tars, options.check)
+    return run_script(options.folder, lambda: get(options.folder, tars, *how))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from multimodal_loss.command import run_script
 from multimodal_loss.datasets.base import MultimodalData
 from multimodal_loss.datasets.cache import sha256_of
 from multimodal_loss.datasets.getting.download import fetch
@@ -229,18 +230,7 @@ def main() -> int:
     parser.add_argument("--cache-dir", type=Path, default=Path("data/cache"))
     parser.add_argument("--archive", type=Path, help="an archive that is here already; it is left where it is")
     arguments = parser.parse_args()
-    try:
-        get(arguments.folder, arguments.cache_dir, arguments.archive)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; start the same command again to go on", file=sys.stderr)
-        return 130
-    except OSError as error:
-        print(f"error: {error.filename or arguments.folder}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_script(arguments.folder, lambda: get(arguments.folder, arguments.cache_dir, arguments.archive))
 
 
 if __name__ == "__main__":

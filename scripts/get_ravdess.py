@@ -19,6 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from multimodal_loss.command import run_script
 from multimodal_loss.datasets.getting.download import RemoteFile, download
 from multimodal_loss.datasets.ravdess import GENERATED_MARKER, RavdessDataset
 from multimodal_loss.datasets.ravdess_files import ACTORS, ARCHIVES, UNREADABLE, find_recordings, missing
@@ -119,23 +120,16 @@ def main() -> int:
     arguments = parser.parse_args()
     folder: Path = arguments.folder
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+
+    def body() -> None:
         if (folder / GENERATED_MARKER).exists():
             raise UserError(f"{folder}: holds generated data (file {GENERATED_MARKER}); give another --folder")
         if arguments.jobs is not None and arguments.jobs < 1:
             raise UserError(f"--jobs {arguments.jobs}: must be at least 1")
         get(folder, list(wanted(folder, arguments.sound_only)))
         prepare(folder, arguments.cache_dir, arguments.sound_only, arguments.jobs)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; start the same command again to go on", file=sys.stderr)
-        return 130
-    except OSError as error:
-        print(f"error: {error.filename or folder}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run_script(folder, body)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from multimodal_loss.command import run_script
 from multimodal_loss.datasets import epic_annotations as epic
 from multimodal_loss.datasets.epic import GENERATED_MARKER
 from multimodal_loss.errors import UserError, require_number
@@ -199,17 +200,11 @@ def main() -> int:
     parser.add_argument("--height", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    try:
-        size = (arguments.width, arguments.height)
-        write_like(arguments.folder, tuple(arguments.clips), size, arguments.seed)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error.filename or arguments.folder}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    print(arguments.folder)
-    return 0
+    clips, size = tuple(arguments.clips), (arguments.width, arguments.height)
+    code = run_script(arguments.folder, lambda: write_like(arguments.folder, clips, size, arguments.seed))
+    if not code:
+        print(arguments.folder)
+    return code
 
 
 if __name__ == "__main__":

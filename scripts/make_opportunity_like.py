@@ -24,6 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv
 
+from multimodal_loss.command import run_script
 from multimodal_loss.datasets.opportunity import GENERATED_MARKER
 from multimodal_loss.datasets.opportunity_channels import (
     CHANNEL_COLUMNS,
@@ -178,16 +179,10 @@ def main() -> int:
     parser.add_argument("--size", type=float, default=1.0, help="times the true number of rows")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    try:
-        write_like(arguments.folder, arguments.size, arguments.seed)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error.filename or arguments.folder}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    print(arguments.folder)
-    return 0
+    code = run_script(arguments.folder, lambda: write_like(arguments.folder, arguments.size, arguments.seed))
+    if not code:
+        print(arguments.folder)
+    return code
 
 
 if __name__ == "__main__":

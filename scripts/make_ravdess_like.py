@@ -24,6 +24,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from multimodal_loss.command import run_script
 from multimodal_loss.datasets.ravdess import FOLDS, GENERATED_MARKER
 from multimodal_loss.datasets.ravdess_files import Clip, published_clips
 from multimodal_loss.errors import UserError, require_number
@@ -157,16 +158,11 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=128, help="side of the pictures in pixels")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    try:
-        write_like(arguments.folder, arguments.actors, arguments.clips, arguments.size, arguments.seed)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error.filename or arguments.folder}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    print(arguments.folder)
-    return 0
+    how = (arguments.actors, arguments.clips, arguments.size, arguments.seed)
+    code = run_script(arguments.folder, lambda: write_like(arguments.folder, *how))
+    if not code:
+        print(arguments.folder)
+    return code
 
 
 if __name__ == "__main__":

@@ -48,6 +48,24 @@ def run_command(body: Callable[[], int]) -> int:
         return complain(WriteError(f"{error.filename or 'standard output'}: {error.strerror or error}"))
 
 
+def run_script(folder: Path, body: Callable[[], object]) -> int:
+    """The exit code of a script that gets or makes the data in `folder`: 0, 2 for what the user can mend, 130 by
+    Ctrl-C. What stopped it is said in one line.
+    """
+    try:
+        body()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; start the same command again to go on", file=sys.stderr)
+        return 130
+    except OSError as error:
+        print(f"error: {error.filename or folder}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 def complain(error: BaseException) -> int:
     """Say it, and give the exit code that goes with it."""
     say(f"error: {error}")
