@@ -27,9 +27,9 @@ CALIBRATION_NOTE = (
 )
 KEPT_NOTE = (
     "Is a modality's own prediction still of use after the fusion was trained? Its accuracy (fraction), NLL and ECE "
-    "inside each fused model, read out of its scores by a logistic regression that is fitted to the training samples, "
-    "beside the network that was trained on this modality alone; the difference of the accuracies is formed replicate "
-    "by replicate."
+    "inside each fused model, read out of its scores by a logistic regression that is fitted to the training samples "
+    "(of a run that stored no such read-out: the softmax of its scores), beside the network that was trained on this "
+    "modality alone; the difference of the accuracies is formed replicate by replicate."
 )
 PROXIES_NOTE = (
     "Per class, mean ± sample standard deviation over replicates. Alive: not clamped to zero in every entry. Used: "
