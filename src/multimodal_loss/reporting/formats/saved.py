@@ -48,7 +48,7 @@ def files(section: Section, folder: Path) -> Iterator[tuple[str, bytes]]:
     }
     yield "cells.csv", cells_csv(table).encode()
     yield "environment.json", (json.dumps(environment, indent=2, sort_keys=True) + "\n").encode()
-    if section.significance:
+    if section.significance and not table.earlier:  # where cells were kept it would be of some of the rows
         yield "significance.csv", significance.to_csv(section.significance).encode()
     if table.layout.dataset and (choices := chosen_csv(table)):
         yield "chosen.csv", choices.encode()
