@@ -5,9 +5,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from multimodal_loss.training.group_trainer import GroupTrainer  # tests that train nothing need not wait for it
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -53,3 +58,21 @@ def run_training(overrides: Sequence[str], *flags: str) -> "subprocess.Completed
     process = start_training(overrides, *flags)
     out, err = process.communicate(timeout=120)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+class Killed(Exception):
+    """Stands for SIGKILL between two steps of training."""
+
+
+def kill_after(steps: int | None, trainer: "GroupTrainer", monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a trainer do so many steps, and raise Killed instead of the next; None: never."""
+    ordinary_step, left = trainer.step, steps
+
+    def step() -> Tensor | None:
+        nonlocal left
+        if left == 0:
+            raise Killed
+        left = None if left is None else left - 1
+        return ordinary_step()
+
+    monkeypatch.setattr(trainer, "step", step)

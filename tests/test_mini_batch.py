@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from conftest import Killed, kill_after
 from multimodal_loss.configuration import RunConfig, TrainerConfig, compose_config
 from multimodal_loss.datasets import MultimodalData, Split
 from multimodal_loss.errors import UserError
@@ -156,10 +157,6 @@ def test_bf16_and_compile_train_near_the_plain_numbers(tmp_path: Path) -> None:
     assert losses[2] == pytest.approx(losses[0], rel=1e-4)
 
 
-class Killed(Exception):
-    pass
-
-
 def test_killed_after_any_step_it_ends_in_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dropout included; a checkpoint is written after every step, most of them in the middle of an epoch."""
     schedule = partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.9)
@@ -168,16 +165,7 @@ def test_killed_after_any_step_it_ends_in_the_same_weights(tmp_path: Path, monke
     def attempt(folder: Path, steps: int | None) -> tuple[Replicate, TrainingState]:
         one = replicate(dropout=0.5)
         stack = OrdinaryTrainer(one, how, CPU)
-        ordinary_step, left = stack.step, steps
-
-        def step() -> Tensor | None:
-            nonlocal left
-            if left == 0:
-                raise Killed
-            left = None if left is None else left - 1
-            return ordinary_step()
-
-        monkeypatch.setattr(stack, "step", step)
+        kill_after(steps, stack, monkeypatch)
         torch.manual_seed(torch.seed() % 1000)  # whatever the process drew before must not matter
         return one, train([one], stack, how.trainer, run_directory(folder), checkpoint_seconds=0.0)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from conftest import Killed, kill_after
 from multimodal_loss.backbones import MLP, MOMA
 from multimodal_loss.configuration import TrainerConfig
 from multimodal_loss.datasets import MultimodalData, Split
@@ -69,10 +70,6 @@ def test_both_paths_are_equal(fusion: Callable[..., Fusion], tmp_path: Path) -> 
                 torch.testing.assert_close(value, theirs[part][name], rtol=0, atol=1e-9)
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize("batch_size", [6, None])
 @pytest.mark.parametrize(
     "fusion",
@@ -89,16 +86,7 @@ def test_killed_after_any_step_it_ends_in_the_same_state(
     def attempt(folder: Path, steps: int | None) -> Replicate:
         one = replicate(fusion)
         trainer: GroupTrainer = OrdinaryTrainer(one, how, CPU)
-        ordinary_step, left = trainer.step, steps
-
-        def step() -> Tensor | None:
-            nonlocal left
-            if left == 0:
-                raise Killed
-            left = None if left is None else left - 1
-            return ordinary_step()
-
-        monkeypatch.setattr(trainer, "step", step)
+        kill_after(steps, trainer, monkeypatch)
         torch.manual_seed(torch.seed() % 1000)  # whatever the process drew before must not matter
         folder.mkdir(exist_ok=True)
         train([one], trainer, how.trainer, RunDirectory(folder), checkpoint_seconds=0.0)

@@ -75,8 +75,7 @@ def report(
         tables, absent = [fill(absent[0], Runs([], runs.plan))], absent[1:]
 
     if save_results:
-        known = [table.layout.name in layouts for table in tables]
-        tables = [saved.with_results(t, save_results) if k else t for t, k in zip(tables, known, strict=True)]
+        tables = [saved.with_results(t, save_results) if t.layout.name in layouts else t for t in tables]
     sections = [_section(table, runs, output) for table in tables]
     every = {run.name: run for table in tables for run in table.runs}
     page = output / "index.html"

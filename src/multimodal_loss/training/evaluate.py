@@ -1,6 +1,7 @@
 """Predictions of replicates, their metrics, and what a fusion wants to know once training is over."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -171,16 +172,19 @@ class Validation:
         """
         scores = scores_of(replicate, split, self._recipe, self._device)
 
+        @cache
+        def fused() -> NDArray[Any]:  # once for all monitors that want it
+            return _fused(replicate, scores, self._recipe).cpu().numpy()
+
         def value(monitor: str) -> float:
             if monitor == "validation_loss":
                 target = split.target.to(self._device)
                 return float(replicate.fusion.monitored(as_fusion_input(scores, self._recipe.fusion_input), target))
             true = split.target.cpu().numpy()
-            fused = _fused(replicate, scores, self._recipe).cpu().numpy()
             if monitor == "validation_NLL":
-                likelihoods = np.take_along_axis(fused, true[:, None], axis=1)
+                likelihoods = np.take_along_axis(fused(), true[:, None], axis=1)
                 return float(-np.log(np.maximum(likelihoods, SMALLEST_PROBABILITY)).mean())
-            predicted = fused.argmax(1)
+            predicted = fused().argmax(1)
             if monitor == "validation_ACC":
                 return 1.0 - float(accuracy_score(true, predicted))
             return 1.0 - float(f1_score(true, predicted, average="macro", zero_division=0))

@@ -89,18 +89,19 @@ def with_list(readme: str, results: Path, layouts: Mapping[str, Layout], link: s
     _, end, after = rest.partition(LIST[1])
     if not end:
         raise UserError(f"the README lacks {LIST[0]} with {LIST[1]} behind it")
-    lines: dict[str, list[tuple[str, str, str]]] = {}
+    lines: dict[str, tuple[list[str], list[str]]] = {}  # by title: the data, or links to them, and the states
     for layout, stored in _stored(results, layouts):
         if stored:
-            title, place, state = _short(layout), f"({link}/{layout.name}/README.md)", _state(stored[0])
+            title, place = _short(layout), f"({link}/{layout.name}/README.md)"
             general = title.removesuffix(f" on {layout.dataset}")
-            on = f"[{escape(layout.dataset)}]{place}" if general != title else escape(layout.data)
-            named = escape(general) if general != title else f"[{escape(title)}]{place}"
-            lines.setdefault(named, []).append((named, on, state))
-    rows = [
-        [one[0][0], *(", ".join(dict.fromkeys(of)) for of in list(zip(*one, strict=True))[1:])]
-        for one in lines.values()
-    ]
+            if general == title:
+                title, data = f"[{escape(title)}]{place}", escape(layout.data)
+            else:
+                title, data = escape(general), f"[{escape(layout.dataset)}]{place}"
+            every, states = lines.setdefault(title, ([], []))
+            every.append(data)
+            states.append(_state(stored[0]))
+    rows = [[title, ", ".join(every), ", ".join(dict.fromkeys(states))] for title, (every, states) in lines.items()]
     return f"{before}{begin}\n{plain_table(['Table', 'Data', 'State'], rows, left=3)}\n{end}{after}"
 
 
