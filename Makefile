@@ -36,7 +36,7 @@ TUNE_GRID = 'folds=$(subst $(SPACE),$(COMMA),$(foreach f,$(TUNE_FOLDS),[$(f)]))'
 .PHONY: help install test lint quick reproduce-table-1 reproduce-appendix-b extra-data-seeds extra-readings report save-results \
 	data-tcga-subtypes data-benchmark data-tcga data-opportunity data-epic data-ravdess \
 	data-ravdess-audio require-dataset tune-table-5 reproduce-table-5 reproduce-table-6 \
-	reproduce-figure-5 reproduce-appendix-c reproduce-table-7 reproduce-table-7-corrupted quick-table-7 quick-table-3 \
+	reproduce-figure-5 reproduce-appendix-c reproduce-table-7 reproduce-table-7-corrupted reproduce-table-7-multimodal quick-table-7 quick-table-3 \
 	reproduce-table-3 quick-table-4 reproduce-table-4 reproduce-table-4-frozen quick-table-2 reproduce-table-2 \
 	reproduce-table-2-audio benchmark clean
 
@@ -172,6 +172,10 @@ reproduce-table-7: $(INSTALLED) ## Table 7: the losses, rivals and plain baselin
 
 reproduce-table-7-corrupted: $(INSTALLED) ## Table 7 with noisy and with conflicting modalities
 	$(SMALL_TRAIN) $(LAUNCHER) experiment=table_7_corrupted $(ARGS)
+	$(REPORT)
+
+reproduce-table-7-multimodal: $(INSTALLED) ## Table 7's MultiModal by proxies per class and variant, and what becomes of the proxies
+	$(SMALL_TRAIN) $(LAUNCHER) experiment=table_7_multimodal $(ARGS)
 	$(REPORT)
 
 quick-table-7: $(INSTALLED) ## The chain of Table 7 on one of its datasets, labelled as such: two splits, two trials each

@@ -253,7 +253,18 @@ def test_diagnostics_count_alive_used_and_distinct_proxies() -> None:
     target = torch.tensor([0, 0, 1, 1])
     # Class 0: three alive in a chain of cosines of 0.995; the samples at 0 and 0.11 rad are closest to two of them.
     # Class 1: two equal ones and one apart; both samples are closest to the first of the equal ones.
-    assert loss.proxy_diagnostics(scores, target) == {"alive": [3, 3], "used": [2, 1], "distinct": [1, 2]}
+    counts = {"alive": [3, 3], "used": [2, 1], "inverted": [0, 0], "distinct": [1, 2]}
+    assert loss.proxy_diagnostics(scores, target) == counts
+
+
+def test_a_proxy_is_inverted_where_a_modality_of_it_stands_for_another_class() -> None:
+    loss = MultiModalLoss(num_classes=2, num_modalities=2, proxies_per_class=2)
+    right, wrong, nothing = [[0.9, 0.1], [0.8, 0.2]], [[0.9, 0.1], [0.2, 0.8]], [[0.0, 0.0], [0.0, 1.0]]
+    with torch.no_grad():
+        loss.proxies.copy_(torch.tensor([[right, wrong], [nothing, wrong]]))
+    scores = torch.tensor([right, wrong, nothing])  # of class 1 no sample is near to the wrong one, which is not used
+    counts = loss.proxy_diagnostics(scores, torch.tensor([0, 0, 1]))
+    assert counts["used"] == [2, 1] and counts["inverted"] == [1, 0]
 
 
 def test_diagnostics_without_a_sample_or_a_live_proxy() -> None:

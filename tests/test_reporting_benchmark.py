@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from scipy.stats import friedmanchisquare
 
+from multimodal_loss.configuration import planned_run
 from multimodal_loss.reporting.analysis import ranks, significance
 from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable
 from multimodal_loss.reporting.analysis.ranks import behind, rank
 from multimodal_loss.reporting.figures.base import save
 from multimodal_loss.reporting.figures.ranks import critical_difference, groups
+from multimodal_loss.reporting.figures.trust import trust_picture
 from multimodal_loss.reporting.layouts import all_layouts
 from multimodal_loss.reporting.layouts.base import Cell, Column, Layout, Row
-from multimodal_loss.results.collect import Run
+from multimodal_loss.results.collect import Run, read_trust
 
 METHODS, DATASETS = "abcd", ("one", "two", "three", "four", "five")
 # Accuracies of the methods (rows) on the datasets; a is always best, d always worst, b and c share the places between.
@@ -112,6 +114,52 @@ def test_the_verdict_names_the_dataset() -> None:
         and "above TMC, Linear on htad" in said
         and "TMC, Linear on digits (MultiModal, Linear) could" in said
     )
+
+
+def trusting(folder: Path, **arrays: np.ndarray) -> Run:
+    folder.mkdir()
+    np.savez(folder / "predictions.npz", **{key.replace("_", "/"): array for key, array in arrays.items()})
+    return Run(folder, "done")
+
+
+def test_trust_is_read_of_the_replicates_that_stored_it_soundly(tmp_path: Path) -> None:
+    shares = np.array([[0.2, 0.8], [0.6, 0.4], [0.5, 0.5]])
+    which = np.array([0, -1, 1])
+    run = trusting(
+        tmp_path / "a-1",
+        **{"0_weights": shares, "0_replaced": which, "1_weights": shares[:1], "1_replaced": which[:1]},
+        **{"2_weights": shares},  # nothing was replaced
+        **{"3_weights": shares * 2, "3_replaced": which, "4_weights": shares, "4_replaced": which[:2]},
+    )
+    found = read_trust(run)
+    assert found is not None
+    np.testing.assert_array_equal(found[0], np.concatenate([shares, shares[:1]]))
+    assert found[1].tolist() == [0, -1, 1, 0]
+    assert read_trust(trusting(tmp_path / "b-1", **{"0_weights": shares})) is None
+    assert read_trust(Run(tmp_path / "gone-1", "unfinished")) is None
+
+
+def test_the_picture_of_trust_tells_what_was_replaced_from_the_rest(tmp_path: Path) -> None:
+    shares, which = np.array([[0.1, 0.9], [0.7, 0.3]]), np.array([0, -1])
+    whole = table()
+    run = trusting(tmp_path / "a-1", **{"0_weights": shares, "0_replaced": which})
+    cells = {("b", "two"): dataclasses.replace(whole.cells["b", "two"], run=run)}
+    (picture,) = trust_picture(dataclasses.replace(whole, cells=cells), name="trust")
+    (axes,) = picture.figure.axes
+    assert axes.get_title(loc="left") == "two" and [one.get_text() for one in axes.get_yticklabels()] == ["Method b"]
+    medians = {line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"}
+    assert medians == {0.1, 0.7}  # of the one that was replaced, and of 0.9, 0.7 and 0.3
+    assert not list(trust_picture(whole, name="trust"))
+
+
+def test_twenty_proxies_as_released_are_the_runs_of_table_7() -> None:
+    layouts = all_layouts()
+    own = {cell.column: cell.run for cell in layouts["table_7_multimodal"].cells if cell.row == "released/20"}
+    of_table_7 = {cell.column: cell.run for cell in layouts["table_7"].cells if cell.row == "multimodal/mlp_small"}
+    assert own.keys() == of_table_7.keys()
+    assert planned_run(own["htad"]).hash == planned_run(of_table_7["htad"]).hash
+    other = next(cell.run for cell in layouts["table_7_multimodal"].cells if cell.row == "paper/20")
+    assert planned_run(other).hash != planned_run(of_table_7["htad"]).hash
 
 
 def test_layouts_have_a_cell_for_every_row_and_the_runs_of_the_experiments() -> None:

@@ -148,9 +148,11 @@ class MultiModalLoss(ProxyFusion):
     def proxy_diagnostics(self, scores: Tensor, target: Tensor) -> dict[str, list[int]]:
         """What became of each class's K proxies, on the given samples (B, M, C) and their classes (B,).
 
-        Returns, as one number per class: "alive", proxies that are not zero after the clamp; "used", proxies that are
-        the closest of their class to at least one sample of that class; "distinct", groups of alive proxies, where two
-        belong together if a chain of cosines above 0.99 joins them.
+        Returns, as one number per class: "alive", proxies that are not zero after the clamp, since one that is gets no
+        gradient any more; "used", proxies that are the closest of their class to at least one sample of that class,
+        the ones that it attends to most among these; "inverted", those of the used ones that hold, for at least one
+        modality, more for another class than for their own; "distinct", groups of alive proxies, where two belong
+        together if a chain of cosines above 0.99 joins them.
         """
         kept = target != self.ignore_index
         scores, target = scores[kept], target[kept]
@@ -159,10 +161,14 @@ class MultiModalLoss(ProxyFusion):
         used = torch.zeros(self.num_classes, self.proxies_per_class, dtype=torch.bool, device=target.device)
         used[target, own.argmax(dim=1)] = True
         alive = (proxies != 0).any(dim=1).view_as(used)
+        held = proxies.view_as(self.proxies)
+        of_own_class = held.diagonal(dim1=0, dim2=3).permute(2, 0, 1)
+        inverted = used & (held.amax(dim=3) > of_own_class).any(dim=2)
         directions = F.normalize(proxies, dim=1).view(*used.shape, -1)
         cosine = directions @ directions.mT
         groups = [_count_groups(of_class[kept][:, kept] > 0.99) for of_class, kept in zip(cosine, alive, strict=True)]
-        return {"alive": alive.sum(dim=1).tolist(), "used": used.sum(dim=1).tolist(), "distinct": groups}
+        counts = {"alive": alive, "used": used, "inverted": inverted}
+        return {**{kind: which.sum(dim=1).tolist() for kind, which in counts.items()}, "distinct": groups}
 
     def effective_proxies(self) -> Tensor:
         """The proxies as they enter the formulas, (C, K, M, C): for "released" clamped at 0 and of length 1."""

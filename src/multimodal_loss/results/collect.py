@@ -235,6 +235,24 @@ def read_outputs(run: Run, replicate_id: int) -> Outputs | None:
     return outputs if in_range and finite and are_probabilities(outputs.train_modalities) else None
 
 
+def read_trust(run: Run) -> tuple[NDArray[np.floating], NDArray[np.integer]] | None:
+    """How much a run trusts each modality with its test samples (N, M), and which one was replaced (N,), or -1, of all
+    replicates; None where it has not stored both.
+    """
+    stored = _read_arrays(run, lambda key: key.partition("/")[2] in ("weights", "replaced"))
+    ids = [key.partition("/")[0] for key in stored if key.endswith("/weights")]
+    pairs = [(stored[f"{one}/weights"], stored[f"{one}/replaced"]) for one in ids if f"{one}/replaced" in stored]
+    sound = [
+        (weights, replaced)
+        for weights, replaced in pairs
+        if weights.ndim == 2 and replaced.shape == weights.shape[:1] and replaced.dtype.kind == "i"
+        if weights.shape[1] == pairs[0][0].shape[-1] and are_probabilities(weights)
+    ]
+    if not sound:
+        return None
+    return np.concatenate([weights for weights, _ in sound]), np.concatenate([replaced for _, replaced in sound])
+
+
 def read_history(run: Run) -> dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Epochs and training losses per replicate from history.csv; a line that a killed run cut short is left out."""
     try:

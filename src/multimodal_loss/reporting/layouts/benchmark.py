@@ -1,6 +1,7 @@
 """Table 7: losses, rivals and plain baselines on six real datasets, ten splits each.
 
-One table of accuracies over all datasets, with the tests; one of all metrics for each dataset.
+One table of accuracies over all datasets, with the tests; one of all metrics for each dataset; accuracy where a
+modality of some samples was replaced, and whether a method trusts it less.
 """
 
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from multimodal_loss.reporting.analysis.fill import FilledTable
 from multimodal_loss.reporting.analysis.ranks import behind, rank, sentence
 from multimodal_loss.reporting.figures.ranks import critical_difference
 from multimodal_loss.reporting.figures.runs import reliability
+from multimodal_loss.reporting.figures.trust import trust_picture
 from multimodal_loss.reporting.layouts.base import Cell, Column, Condition, Layout, Overrides, Row, Shown
 from multimodal_loss.reporting.layouts.conf import backbone_title, dataset_title, method_title, swept
 
@@ -20,6 +22,7 @@ KINDS = {
 }
 REFERENCE = "concat_logistic"
 COMMAND = "make reproduce-table-7"
+CORRUPTED_COMMAND = f"{COMMAND}-corrupted"
 PROTOCOL = (
     "Ten splits of each dataset, two shuffled five-fold cross-validations. For every split and network eight settings "
     "are tried on a quarter of the training samples (learning rate, weight decay, a knob of the method's own); the one "
@@ -39,7 +42,8 @@ METRICS = (
 
 def layouts() -> list[Layout]:
     kinds = swept(CORRUPTED, "dataset.corrupt")
-    return [overview(), *(of_dataset(name) for name in swept(NETWORKS, "dataset")), *map(corrupted, kinds), quick()]
+    harder = [make(kind) for kind in kinds for make in (corrupted, trust)]
+    return [overview(), *(of_dataset(name) for name in swept(NETWORKS, "dataset")), *harder, quick()]
 
 
 def overview() -> Layout:
@@ -92,39 +96,54 @@ def of_dataset(name: str) -> Layout:
 
 
 def corrupted(kind: str) -> Layout:
-    shares = swept(CORRUPTED, "dataset.corrupt_share")
-    places = [(name, share) for name in swept(CORRUPTED, "dataset") for share in shares]
-    methods = swept(CORRUPTED, "method")
-    from multimodal_loss.configuration import method_facts  # here: Hydra takes a while to import
-
-    measures = {"ACC": "test/fused/ACC", "AUROC": "test/distrust/AUC"}
-
-    def run(name: str, share: str, method: str) -> Overrides:
-        data = (f"dataset={name}", f"dataset.corrupt={kind}", f"dataset.corrupt_share={share}")
-        return (f"experiment={CORRUPTED}", *data, f"method={method}")
-
+    methods, (columns, runs) = swept(CORRUPTED, "method"), _corrupted(kind)
     return Layout(
         name=f"{CORRUPTED}_{kind}",
         title=f"Table 7, {kind} modalities: {KINDS[kind]}",
-        description="Test accuracy in percent, linear networks, the first five splits; columns name the share. AUROC, "
-        "in percent: does trust follow noise? Of all modalities of all test samples, how well little weight tells "
-        f"those that were replaced; 50 is chance. {PROTOCOL}",
-        command="make reproduce-table-7-corrupted",
+        description="Test accuracy in percent, linear networks, the first five splits; columns name the share of "
+        f"samples. {PROTOCOL}",
+        command=CORRUPTED_COMMAND,
         rows=tuple(Row(method, method_title(method)) for method in methods),
-        columns=tuple(
-            Column(f"{name}/{share}/{measure}", f"{share} {measure}", group=name, drawn=measure == "ACC")
-            for name, share in places
-            for measure in measures
-        ),
+        columns=columns,
+        cells=tuple(Cell(m, key, (*run, f"method={m}")) for m in methods for key, run in runs.items()),
+        corner="Method",
+        compared=tuple(runs),
+        against=("multimodal", REFERENCE),
+        focus=method_title("multimodal"),
+    )
+
+
+def trust(kind: str) -> Layout:
+    from multimodal_loss.configuration import method_facts  # here: Hydra takes a while to import
+
+    methods, (columns, runs) = swept(CORRUPTED, "method"), _corrupted(kind)
+    methods = [method for method in methods if method_facts(method).get("weighs")]
+    return Layout(
+        name=f"{NETWORKS}_trust_{kind}",
+        title=f"Table 7, {kind} modalities: does trust follow?",
+        description="AUROC in percent: of all modalities of all test samples, how well little trust tells those that "
+        "were replaced; 50 is chance. Trust is a modality's share: MultiModal, of what all add to the predicted "
+        "class's logit; TMC and ECML, of certainty (1 - u); QMF, of confidence; FUML, of its weights. The runs of "
+        f"{CORRUPTED}_{kind}.",
+        command=CORRUPTED_COMMAND,
+        rows=tuple(Row(method, method_title(method)) for method in methods),
+        columns=columns,
         cells=tuple(
-            Cell(method, f"{name}/{share}/{measure}", run(name, share, method), metric)
-            for method in methods
-            for name, share in places
-            for measure, metric in measures.items()
-            if measure == "ACC" or method_facts(method).get("weighs")
+            Cell(m, key, (*run, f"method={m}"), "test/distrust/AUC") for m in methods for key, run in runs.items()
         ),
         corner="Method",
+        pictures=(partial(trust_picture, name="trust"),),
     )
+
+
+def _corrupted(kind: str) -> tuple[tuple[Column, ...], dict[str, Overrides]]:
+    """A column for each dataset and share, and by its key what its runs have in common."""
+    shares, datasets = (swept(CORRUPTED, key) for key in ("dataset.corrupt_share", "dataset"))
+    places = {f"{name}/{share}": (name, share) for name in datasets for share in shares}
+    common = (f"experiment={CORRUPTED}", f"dataset.corrupt={kind}")
+    return tuple(Column(key, share, group=name) for key, (name, share) in places.items()), {
+        key: (*common, f"dataset={name}", f"dataset.corrupt_share={share}") for key, (name, share) in places.items()
+    }
 
 
 def quick() -> Layout:
