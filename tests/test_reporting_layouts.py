@@ -29,14 +29,21 @@ def layouts():
 
 @pytest.mark.parametrize(
     ("name", "cells"),
-    [("table_1", 27), ("appendix_b", 28), ("table_1_data_seeds", 36), ("table_1_readings", 30), ("quick", 10)],
+    [
+        ("table_1", 27),
+        ("appendix_b", 28),
+        ("table_1_data_seeds", 36),
+        ("table_1_readings", 30),
+        ("table_1_fair", 42),
+        ("quick", 10),
+    ],
 )
 def test_every_place_of_a_table_is_expected_once(name: str, cells: int) -> None:
     layout = LAYOUTS[name]
     places = [(cell.row, cell.column) for cell in layout.cells]
     assert len(places) == len(set(places)) == cells
     assert set(places) == {(row.key, column.key) for row in layout.rows for column in layout.columns}
-    runs = [cell.run for cell in layout.cells if not cell.minus]
+    runs = [run for cell in layout.cells if not cell.minus for run in cell.runs]
     assert len(set(runs)) == len(runs)
 
 
@@ -44,6 +51,7 @@ def test_every_place_of_a_table_is_expected_once(name: str, cells: int) -> None:
     ("name", "replicates", "runs"),
     [
         ("table_1", range(5), 27),
+        ("table_1_fair", range(3), 105),
         ("quick_table_3", range(1), 8),
         ("table_5_tcga_kipan", range(5), 13),
         ("figure_5_tcga_kipan", range(5), 7),
@@ -51,7 +59,7 @@ def test_every_place_of_a_table_is_expected_once(name: str, cells: int) -> None:
 )
 def test_the_cells_compose_to_as_many_runs(name: str, replicates: range, runs: int) -> None:
     layout = LAYOUTS[name]
-    planned = [planned_run(run) for run in dict.fromkeys(cell.run for cell in layout.cells)]
+    planned = [planned_run(run) for run in dict.fromkeys(run for cell in layout.cells for run in cell.runs)]
     assert len({one.hash for one in planned}) == runs
     assert {one.replicates for one in planned} == {tuple(replicates)}
     assert {one.facts["dataset"]["name"] for one in planned} == {layout.dataset}

@@ -1,6 +1,7 @@
 """Which differences are real: the two tests against hand-computed and published values, and the words made of them."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy import stats
 
 from golden.fakes import fake_predictions, fake_result, named_plan, write_predictions, write_run
 from multimodal_loss.reporting.analysis import significance
-from multimodal_loss.reporting.analysis.fill import FilledTable, Runs, fill
+from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable, Runs, fill
 from multimodal_loss.reporting.analysis.significance import Comparison, compare, corrected_t_test, holm
 from multimodal_loss.reporting.layouts.base import Cell, Column, Layout, Row
 from multimodal_loss.results.collect import read_runs
@@ -127,6 +128,25 @@ def test_only_folds_with_the_same_test_samples_are_paired(tmp_path: Path) -> Non
             arrays["1/target"] = 1 - arrays["1/target"]
         write_predictions(tmp_path / name, arrays)
     assert [(c.first, c.second, c.folds) for c in compare(filled(tmp_path))] == [("MultiModal", "other", 2)]
+
+
+def test_draws_of_the_data_are_compared_by_the_paired_t_test() -> None:
+    """Over those that both rows have; the cells alone say it, whatever runs they are of."""
+    names = ("MultiModal", "other", "third")
+    layout = replace(
+        LAYOUT,
+        cells=tuple(Cell(name, "ACC", over=tuple((draw, "x") for draw in range(100, 105))) for name in names),
+        against=("MultiModal",),
+    )
+    values = ({100: 86.4, 101: 84.1, 102: 88.0, 103: 85.2}, {100: 80.0, 101: 83.0, 102: 84.9, 103: 80.1, 104: 70.0})
+    rows = zip(layout.cells, (*values, {100: 86.0, 101: 85.0, 102: 88.5, 103: 85.0}), strict=True)
+    cells = {(c.row, c.column): FilledCell(c, "complete", of_row, tuple(of_row)) for c, of_row in rows}
+    found = compare(FilledTable(layout, cells))
+    assert [(c.first, c.second, c.folds) for c in found] == [("MultiModal", "other", 4), ("MultiModal", "third", 4)]
+    expected = stats.ttest_rel(list(values[0].values()), list(values[1].values())[:4])
+    assert (found[0].t, found[0].p) == pytest.approx((expected.statistic, expected.pvalue))
+    text = significance.sentence(found, "MultiModal", draws=True)
+    assert "(paired t-test over 4 draws, Holm's correction, 5 % level)" in text
 
 
 def test_one_fold_or_no_run_is_not_tested(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from golden.fakes import FakePlan, fake_name, fake_result, fake_runs, named_plan, write_run
 from golden.regenerate import FOLDER, LAYOUT, expected_files, filled, write_sweep
 from multimodal_loss.configuration import planned_run
-from multimodal_loss.reporting.analysis.fill import FilledCell, Runs, fill
+from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable, Runs, fill, with_committed
 from multimodal_loss.reporting.analysis.paper import PaperNumber
 from multimodal_loss.reporting.formats.cells_csv import CSV_FIELDS, cells_csv, from_csv
 from multimodal_loss.reporting.formats.latex import latex
@@ -123,6 +124,59 @@ def test_a_difference_pairs_replicates_by_their_number(tmp_path: Path) -> None:
     found = fill(layout, Runs(read_runs(tmp_path), named_plan)).cells["r", "c"]
     assert found.values == {1: pytest.approx(60), 2: pytest.approx(40)}
     assert found.state == "partial"
+
+
+def of_best() -> Layout:
+    """The best of three runs for each of two draws, and the mean over draws."""
+    draws = tuple((number, f"draw {number}") for number in (100, 101))
+    cells = [Cell("r", c, among=tuple((f"{c[-3:]}{rate}", c) for rate in "abc")) for _, c in draws]
+    columns = tuple(Column(column, column) for column in ("draw 100", "draw 101", "mean"))
+    cells.append(Cell("r", "mean", over=draws))
+    return Layout(*("t", "t", "t", "t"), rows=(Row("r", "r"),), columns=columns, cells=tuple(cells))
+
+
+def write_tried(folder: Path, name: str, validation: float, test: Sequence[float]) -> None:
+    result = fake_result(test)
+    for replicate in result["replicates"]:
+        replicate["metrics"]["validation"] = {"fused": {"ACC": validation}}
+    write_run(folder / name, result)
+
+
+def test_the_best_of_several_runs_is_that_of_the_validation_part(tmp_path: Path) -> None:
+    """Also where another is better on the test part; without one of them the cell waits for it."""
+    for name, validation, test in (("100a", 0.7, 0.99), ("100c", 0.8, 0.75), ("101b", 0.6, 0.65)):
+        write_tried(tmp_path, name, validation, [test] * 5)
+
+    def filled() -> FilledTable:
+        return fill(of_best(), Runs(read_runs(tmp_path), named_plan))
+
+    first, second, mean = filled().cells.values()
+    assert (first.state, first.mean, first.note) == ("partial", pytest.approx(75), "100c, 2 of 3")
+    assert (second.state, mean.state, mean.n) == ("partial", "missing", 0)
+    write_tried(tmp_path, "100b", 0.8, [0.85] * 5)  # as good as c there: the first counts
+    first, second, mean = filled().cells.values()
+    assert (first.state, first.mean, first.note) == ("complete", pytest.approx(85), "100b")
+    assert first.wanted == "100a+100b+100c" and first.run and first.run.name == "100b"
+    assert (mean.state, mean.values) == ("partial", {100: pytest.approx(85)})
+    write_run(tmp_path / "101a", fake_result([0.9] * 5, status="failed", error="diverged"))
+    write_tried(tmp_path, "101c", 0.5, [0.4] * 5)
+    assert filled().cells["r", "draw 101"].state == "partial"
+
+
+def test_a_mean_over_draws_is_of_means_over_seeds_and_also_of_committed_cells(tmp_path: Path) -> None:
+    for number, name in enumerate(("100a", "100b", "100c", "101a", "101b", "101c")):
+        write_tried(tmp_path, name, 0.1 * number, [0.6 + 0.05 * number, 0.7, 0.7, 0.7, 0.8])
+    runs = read_runs(tmp_path)
+    whole = fill(of_best(), Runs(runs, named_plan))
+    mean = whole.cells["r", "mean"]
+    assert mean.values == {100: pytest.approx(72), 101: pytest.approx(75)} and mean.state == "complete"
+    assert mean.sd == pytest.approx(3 / math.sqrt(2))
+    committed = from_csv(of_best(), cells_csv(whole))
+    assert committed.cells["r", "mean"].values == {100: 72.0, 101: 75.0}
+    here = fill(of_best(), Runs([run for run in runs if run.name.startswith("101")], named_plan))
+    assert here.cells["r", "mean"].state == "partial"
+    joint = with_committed(here, committed, {})
+    assert cells_csv(joint) == cells_csv(whole) and joint.cells["r", "draw 100"].run is None
 
 
 def one_cell(name: str = "a") -> Layout:

@@ -2,6 +2,8 @@
 
 The distance of ours from the paper's is |ours - paper| / sqrt(sd_ours^2 + sd_paper^2), in combined standard deviations;
 it is undefined where one of the two has no standard deviation, or where both are 0 and the means differ.
+
+Where a cell is of the best among several runs, these are compared by their validation part alone.
 """
 
 import math
@@ -22,7 +24,7 @@ CellState = Literal["complete", "partial", "failed", "interrupted", "missing"]
 
 # The last bound is open: what is further apart than 3 combined standard deviations.
 DISTANCE_CLASSES = ((1.0, "within 1"), (2.0, "within 2"), (3.0, "within 3"), (math.inf, "more than 3"))
-
+CHOSEN_BY = "validation/fused/ACC"
 
 Plan = Callable[[Sequence[str]], "PlannedRun"]
 
@@ -168,10 +170,14 @@ def fill(layout: Layout, runs: Runs) -> FilledTable:
     scale = {column.key: column.scale for column in layout.columns}
     cells = {}
     for cell in layout.cells:
-        found = [_find(which, layout, runs) for which in (cell.run, cell.minus) if which]
-        filled = _fill_cell(cell, found, runs.expected(cell.run), scale[cell.column])
-        filled = replace(filled, wanted="+".join(runs.hash_of(which) for which in (cell.run, cell.minus) if which))
+        if cell.over:
+            continue
+        found = [_find(which, layout, runs) for which in cell.runs]
+        expected = runs.expected(cell.runs[0])
+        filled = (_best if cell.among else _fill_cell)(cell, found, expected, scale[cell.column])
+        filled = replace(filled, wanted="+".join(map(runs.hash_of, cell.runs)))
         cells[cell.row, cell.column] = with_paper(filled, layout)
+    cells = _with_means(layout, cells)
     results = [cell.run.result for cell in cells.values() if cell.run]
     return FilledTable(layout, cells, machine(results), notices(cells))
 
@@ -189,13 +195,26 @@ def with_committed(table: FilledTable, committed: FilledTable, environment: Mapp
     said = {notice: rows for notice, rows in committed.notices.items() if {row for row, _ in kept} & set(rows)}
     own = {key: value for key, value in environment.items() if key != "earlier"}
     earlier = [own, *environment.get("earlier", [])] if kept else []
-    return replace(table, cells={**table.cells, **kept}, notices={**said, **table.notices}, earlier=earlier)
+    cells = _with_means(table.layout, {**table.cells, **kept})
+    return replace(table, cells=cells, notices={**said, **table.notices}, earlier=earlier)
 
 
 def with_paper(filled: FilledCell, layout: Layout) -> FilledCell:
     """The cell with the paper's number."""
     number = paper_numbers().get(filled.cell.paper) if filled.cell.paper else None
     return replace(filled, paper=number, reference=layout.reference)
+
+
+def _with_means(layout: Layout, cells: Mapping[tuple[str, str], FilledCell]) -> dict[tuple[str, str], FilledCell]:
+    """The cells, in the layout's order, with those that are means of others: of these the complete ones count."""
+    every = dict(cells)
+    for cell in (one for one in layout.cells if one.over):
+        parts = {number: cells[cell.row, column] for number, column in cell.over}
+        values = {n: part.mean for n, part in parts.items() if part.state == "complete" and part.mean is not None}
+        state: CellState = "complete" if len(values) == len(parts) else "partial" if values else "missing"
+        wanted = "+".join(part.wanted for part in parts.values())
+        every[cell.row, cell.column] = with_paper(FilledCell(cell, state, values, tuple(parts), wanted=wanted), layout)
+    return {(cell.row, cell.column): every[cell.row, cell.column] for cell in layout.cells}
 
 
 def _find(which: Which, layout: Layout, runs: Runs) -> Run | str:
@@ -232,6 +251,27 @@ def _fill_cell(cell: Cell, found: Sequence[Run | str], expected: tuple[int, ...]
         notes = [f"the run has no {cell.metric}"]
     scaled = {one: value * scale for one, value in values.items()}
     return FilledCell(cell, state, scaled, expected, "; ".join(dict.fromkeys(notes)), run=runs[0])
+
+
+def _best(cell: Cell, found: Sequence[Run | str], expected: tuple[int, ...], scale: float) -> FilledCell:
+    """The cell of the run that its validation part speaks for, of equals the first; its note says which one that is.
+    It is complete when all runs are.
+    """
+    filled = [_fill_cell(cell, [run], expected, scale) for run in found]
+    scores: dict[int, float] = {}
+    for number, (run, one) in enumerate(zip(found, filled, strict=True)):
+        score = aggregate(run.values(CHOSEN_BY).values()).mean if isinstance(run, Run) else None
+        if one.state == "complete" and score is not None:
+            scores[number] = score
+    if not scores:
+        return next((one for one in filled if one.state != "missing"), filled[0])
+    chosen = max(scores, key=lambda number: scores[number])
+    common = set(cell.among[0]).intersection(*cell.among)
+    own = " ".join(override for override in cell.among[chosen] if override not in common)
+    best = filled[chosen]
+    if len(scores) < len(filled):
+        own, best = f"{own}, {len(scores)} of {len(filled)}", replace(best, state="partial")
+    return replace(best, note="; ".join(filter(None, [own, best.note])))
 
 
 def _state(runs: Sequence[Run], values: Mapping[int, float], expected: tuple[int, ...]) -> CellState:

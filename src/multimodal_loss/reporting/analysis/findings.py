@@ -160,7 +160,7 @@ def sources_of_rows(table: FilledTable) -> list[Source]:
     lines: list[Source] = []
     for row in table.layout.rows:
         cells = [cell for column in table.layout.columns if (cell := table[row, column])]
-        run = cells[0].run if len({cell.cell.run for cell in cells}) == 1 else None
+        run = cells[0].run if len({cell.cell.runs for cell in cells}) == 1 else None
         if run and run.state == "done":
             lines += per_replicate(table.layout.name, row.full_title, run)
     return lines

@@ -3,7 +3,8 @@
 The folds' training sets overlap, so their differences are not independent and the plain paired t-test is too sure. The
 corrected resampled t-test (Nadeau and Bengio, Machine Learning 52, 2003) takes (1/k + n_test/n_train) times the sample
 variance for the variance of the mean difference, where the plain test takes 1/k. Holm's step-down correction (1979)
-then keeps the chance of any false claim in the whole table below the level.
+then keeps the chance of any false claim in the whole table below the level. Draws of the data share no samples: there
+the same formula without n_test/n_train is the paired t-test.
 """
 
 import io
@@ -70,7 +71,8 @@ def compare(table: FilledTable) -> list[Comparison]:
     """Every pair of rows on the layout's `compared` columns, over the folds in which both have the same test samples;
     none without such a column. Where the layout says `against` which rows, only pairs with one of these.
 
-    A pair counts from two folds on, a row if its run says how large its training and test sets are. Holm's correction
+    A pair counts from two folds on, a row if its run says how large its training and test sets are, or if its cell is
+    over draws of the data, which every row has the same. Holm's correction
     is for the pairs of one column: each is a dataset of its own.
     """
     compared = table.layout.compared
@@ -82,11 +84,12 @@ def compare(table: FilledTable) -> list[Comparison]:
 
 def _compare(table: FilledTable, column: str) -> list[Comparison]:
     rows = [(row.key, row.full_title, table.cells.get((row.key, column))) for row in table.layout.rows]
-    known = [
-        (key, title, cell, ratio, _marks(cell.run))
-        for key, title, cell in rows
-        if cell and cell.run and (ratio := _test_to_train(cell.run))
-    ]
+    known = []
+    for key, title, cell in rows:
+        if cell and cell.cell.over:
+            known.append((key, title, cell, 0.0, {draw: {draw} for draw in cell.values}))
+        elif cell and cell.run and (ratio := _test_to_train(cell.run)):
+            known.append((key, title, cell, ratio, _marks(cell.run)))
     found, against = [], table.layout.against
     for (key, first, a, ratio, marks), (key_2, second, b, _, other) in itertools.combinations(known, 2):
         if against and key not in against and key_2 not in against:
@@ -100,14 +103,17 @@ def _compare(table: FilledTable, column: str) -> list[Comparison]:
     return [Comparison(*pair, p_holm) for pair, p_holm in zip(found, adjusted, strict=True)]
 
 
-def sentence(comparisons: Sequence[Comparison], focus: str, measure: str = "ACC") -> str:
-    """What the comparisons say in words, most of all of the rows whose titles begin with `focus`; empty without any."""
+def sentence(comparisons: Sequence[Comparison], focus: str, draws: bool = False) -> str:
+    """What the comparisons say in words, most of all of the rows whose titles begin with `focus`; empty without any.
+    `draws`: they are over draws of the data, not over folds.
+    """
     if not comparisons:
         return ""
     real = [comparison for comparison in comparisons if comparison.real]
     folds = " or ".join(map(str, sorted({comparison.folds for comparison in comparisons})))
-    test = f"corrected resampled t-test over {folds} folds, Holm's correction, {LEVEL * 100:.0f} % level"
-    text = f"{len(real)} of {len(comparisons)} differences in {measure} between two methods are real ({test})."
+    test = f"paired t-test over {folds} draws" if draws else f"corrected resampled t-test over {folds} folds"
+    test += f", Holm's correction, {LEVEL * 100:.0f} % level"
+    text = f"{len(real)} of {len(comparisons)} differences in ACC between two methods are real ({test})."
     found: dict[str, list[str]] = {"above": [], "below": [], "open": []}
     for one in comparisons:
         first, second = (title.startswith(focus) for title in (one.first, one.second))

@@ -40,7 +40,8 @@ class Section:
     def verdict(self) -> str:
         """Which differences are real, and what else the layout says of its cells; empty where nothing was tested."""
         layout = self.table.layout
-        said = [significance.sentence(self.significance, layout.focus), *(of(self.table) for of in layout.verdicts)]
+        tests = significance.sentence(self.significance, layout.focus, layout.draws)
+        said = [tests, *(of(self.table) for of in layout.verdicts)]
         return " ".join(filter(None, said))
 
 
@@ -97,7 +98,7 @@ def _lines_of(detail: Detail) -> list[tuple[str, str, list[str]]]:
 def _commands(table: FilledTable) -> list[str]:
     """One command per run that a cell still lacks; for runs that are there by their name, the table's."""
     lacking = [cell.cell for cell in table.cells.values() if cell.state != "complete"]
-    runs = dict.fromkeys(side for cell in lacking for side in (cell.run, cell.minus) if side)
+    runs = dict.fromkeys(run for cell in lacking for run in cell.runs)
     commands = [shlex.join(["python", "-m", "multimodal_loss.train", *one]) for one in runs if not isinstance(one, str)]
     return commands or [table.layout.command] * bool(runs)
 

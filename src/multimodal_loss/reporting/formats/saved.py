@@ -48,7 +48,8 @@ def files(section: Section, folder: Path) -> Iterator[tuple[str, bytes]]:
     }
     yield "cells.csv", cells_csv(table).encode()
     yield "environment.json", (json.dumps(environment, indent=2, sort_keys=True) + "\n").encode()
-    if section.significance and not table.earlier:  # where cells were kept it would be of some of the rows
+    # Of folds it is computed from the runs: where cells were kept it would be of some of the rows.
+    if section.significance and (table.layout.draws or not table.earlier):
         yield "significance.csv", significance.to_csv(section.significance).encode()
     if table.layout.dataset and (choices := chosen_csv(table)):
         yield "chosen.csv", choices.encode()
@@ -198,7 +199,7 @@ def _page(table: FilledTable, environment: Mapping[str, Any], folder: Path) -> s
     verdicts = [verdict(table) for verdict in layout.verdicts]
     if (folder / "significance.csv").exists():
         compared = significance.from_csv((folder / "significance.csv").read_text(encoding="utf-8"))
-        verdicts.insert(0, significance.sentence(compared, layout.focus))
+        verdicts.insert(0, significance.sentence(compared, layout.focus, layout.draws))
     # Where a layout has verdicts of its own, they are what the table is for.
     place = 1 if layout.verdicts else len(parts)
     parts[place:place] = [escape(one) for one in verdicts if one]

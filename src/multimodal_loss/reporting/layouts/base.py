@@ -45,16 +45,28 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """The run that fills it, the metric that it shows, and the paper's number for it."""
+    """The run that fills it, the metric that it shows, and the paper's number for it.
+
+    `among`: several runs instead, of which the one with the best mean validation accuracy over replicates fills it.
+    `over`: no run at all: its values are the means of other cells of its row, each the value of the id that stands with
+    the cell's column.
+    """
 
     row: str
     column: str
-    run: Which
+    run: Which = ()
     # Split, fused or modalities/<name>, metric; or a replicate's entry such as `seconds`.
     metric: str = "test/fused/ACC"
     paper: PaperKey | None = None
     minus: Overrides = ()  # a second run: the cell is the difference of the two, replicate by replicate
     of_every_replicate: bool = True  # otherwise those that have the metric are all that should
+    among: tuple[Overrides, ...] = ()
+    over: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def runs(self) -> tuple[Which, ...]:
+        """Every run that it needs."""
+        return self.among or tuple(which for which in (self.run, self.minus) if which)
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,7 @@ class Layout:
 
     `dataset`: the name of the only dataset whose runs can fill it, where there is one. `reference`: the paper's
     numbers are of other data than the table's, so they are shown but never compared. `compared`: the column, or
-    columns, on which every pair of rows is tested, where replicates are folds; empty for none. `against`: keys of
+    columns, on which every pair of rows is tested, where replicates are folds or draws of the data; empty for none. `against`: keys of
     rows, one of which a pair must have to be tested; empty for every pair. `focus`: how the titles of the rows begin
     that the verdict is about. `verdicts`: functions (table) that say something of its cells, in a sentence or not at
     all. `pictures`: functions (table) that draw its cells. `notice`: what must be said of all its numbers, on the
@@ -117,6 +129,11 @@ class Layout:
     pictures: tuple[Callable[..., Iterator[Picture]], ...] = ()
     notice: str = ""
     offered: bool = True
+
+    @property
+    def draws(self) -> bool:
+        """Whether means over draws of the data are compared, which share no samples as folds do."""
+        return any(cell.over for cell in self.cells)
 
     @property
     def data(self) -> str:
