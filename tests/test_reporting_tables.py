@@ -164,8 +164,8 @@ def test_the_best_of_several_runs_is_that_of_the_validation_part(tmp_path: Path)
 
 
 def test_a_mean_over_draws_is_of_means_over_seeds_and_also_of_committed_cells(tmp_path: Path) -> None:
-    for number, name in enumerate(("100a", "100b", "100c", "101a", "101b", "101c")):
-        write_tried(tmp_path, name, 0.1 * number, [0.6 + 0.05 * number, 0.7, 0.7, 0.7, 0.8])
+    for i, name in enumerate(("100a", "100b", "100c", "101a", "101b", "101c")):
+        write_tried(tmp_path, name, 0.1 * i, [0.6 + 0.05 * i, 0.7, 0.7, 0.7, 0.8])
     runs = read_runs(tmp_path)
     whole = fill(of_best(), Runs(runs, named_plan))
     mean = whole.cells["r", "mean"]

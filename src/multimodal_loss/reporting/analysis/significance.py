@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 from scipy.stats import t as student
 
-from multimodal_loss.reporting.analysis.fill import FilledTable
+from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable
 from multimodal_loss.results.collect import Run, read_predictions
 
 LEVEL = 0.05
@@ -84,12 +84,7 @@ def compare(table: FilledTable) -> list[Comparison]:
 
 def _compare(table: FilledTable, column: str) -> list[Comparison]:
     rows = [(row.key, row.full_title, table.cells.get((row.key, column))) for row in table.layout.rows]
-    known = []
-    for key, title, cell in rows:
-        if cell and cell.cell.over:
-            known.append((key, title, cell, 0.0, {draw: {draw} for draw in cell.values}))
-        elif cell and cell.run and (ratio := _test_to_train(cell.run)):
-            known.append((key, title, cell, ratio, _marks(cell.run)))
+    known = [(key, title, cell, *shared) for key, title, cell in rows if cell and (shared := _shared(cell))]
     found, against = [], table.layout.against
     for (key, first, a, ratio, marks), (key_2, second, b, _, other) in itertools.combinations(known, 2):
         if against and key not in against and key_2 not in against:
@@ -146,6 +141,14 @@ def from_csv(text: str) -> list[Comparison]:
     frame = pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False)
     frame["column"] = frame.get("column", "")  # only where several are tested
     return [Comparison(*line) for line in frame[list(types)].itertuples(index=False)]
+
+
+def _shared(cell: FilledCell) -> tuple[float, dict[int, set[object]]] | None:
+    """What n_test/n_train is, and the marks of its test samples; None where the run does not say."""
+    if cell.cell.over:
+        return 0.0, {draw: {draw} for draw in cell.values}
+    ratio = _test_to_train(cell.run) if cell.run else None
+    return (ratio, _marks(cell.run)) if cell.run and ratio else None
 
 
 def _marks(run: Run) -> dict[int, set[object]]:

@@ -100,14 +100,14 @@ class Condition:
 class Layout:
     """A table of expected cells. `profile` is the only profile whose runs may fill it.
 
-    `dataset`: the name of the only dataset whose runs can fill it, where there is one. `reference`: the paper's
-    numbers are of other data than the table's, so they are shown but never compared. `compared`: the column, or
-    columns, on which every pair of rows is tested, where replicates are folds or draws of the data; empty for none. `against`: keys of
-    rows, one of which a pair must have to be tested; empty for every pair. `focus`: how the titles of the rows begin
+    `dataset`: the name of the only dataset whose runs can fill it, where there is one. `reference`: the paper's numbers
+    are of other data than the table's, so they are shown but never compared. `compared`: the column, or columns, on
+    which every pair of rows is tested, where replicates are folds or draws of the data; empty for none. `against`: keys
+    of rows, one of which a pair must have to be tested; empty for every pair. `focus`: how the titles of the rows begin
     that the verdict is about. `verdicts`: functions (table) that say something of its cells, in a sentence or not at
-    all. `pictures`: functions (table) that draw its cells. `notice`: what must be said of all its numbers, on the
-    page and in pictures. `offered`: whether it is named where it has not been run; a variant of another table is an
-    offer that the other makes.
+    all. `pictures`: functions (table) that draw its cells. `notice`: what must be said of all its numbers, on the page
+    and in pictures. `offered`: whether it is named where it has not been run; a variant of another table is an offer
+    that the other makes.
     """
 
     name: str

@@ -97,9 +97,9 @@ def table_1_fair() -> Layout:
         description=(
             f"Test accuracy in percent with two noisy modalities, on {len(draws)} draws of the data that were fixed "
             f"beforehand; {len(settings.seeds)} seeds each. For every method and draw the learning rate of "
-            f"{', '.join(rates)} with the best mean validation accuracy. The last column is over draws, of each the mean "
-            f"over seeds. Training stops at {settings.trainer.max_epochs:,} epochs at the latest; a cell says how many "
-            "replicates that cut short."
+            f"{', '.join(rates)} with the best mean validation accuracy. The last column is over draws, of each the "
+            f"mean over seeds. Training stops at {settings.trainer.max_epochs:,} epochs at the latest; a cell says how "
+            "many replicates that cut short."
         ),
         command="make reproduce-table-1-fair",
         rows=rows,
