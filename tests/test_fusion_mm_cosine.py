@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from multimodal_loss import MMCosine
+from multimodal_loss import MMCosine, SumCrossEntropy
+from multimodal_loss.backbones import MLP
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
@@ -37,3 +38,18 @@ def test_class_vectors_are_drawn_as_by_one_linear_layer() -> None:
     fusion = MMCosine(4, 2)
     torch.manual_seed(5)
     assert torch.equal(fusion.weight.flatten(1), nn.Linear(8, 4, bias=False).weight)
+
+
+@pytest.mark.parametrize("hidden", [[], [6]])
+def test_a_backbones_cosine_head_is_at_its_features(hidden: list[int]) -> None:
+    torch.manual_seed(0)
+    network = MLP([(5,), (3,)], 4, hidden, "relu", cosine_scale=6.0).double()
+    inputs = [torch.randn(7, width, dtype=torch.float64) for width in (5, 3)]
+    scores = network(inputs)
+    for m, layers in enumerate(network.modalities):
+        h = layers[0](inputs[m]).relu() if hidden else inputs[m]
+        expected = [[6 * cosine(x, w) for w in layers[-1].weight.detach()] for x in h.detach()]
+        torch.testing.assert_close(scores[:, m], torch.tensor(expected, dtype=torch.float64))
+    assert layers[-1].bias is None and network.affine_layers() is None
+    SumCrossEntropy(4, 2)(scores, torch.arange(7) % 4).backward()
+    assert all(p.grad is not None for p in network.parameters())

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multimodal_loss.backbones.parameters import ModalityParameters, of_modules
 from multimodal_loss.errors import UserError, require_choice
+from multimodal_loss.options import Positive
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
 
@@ -19,6 +21,9 @@ class MLP(nn.Module):
         num_classes: C.
         hidden: widths of the hidden layers, the same for every modality.
         activation: None (as released: the network is linear), "relu", "gelu" or "tanh".
+        cosine_scale: None: the last layer is linear, too. A number s: the scores are s cos(h_m, w_mk), of a modality's
+            features h_m (what the last layer reads) and a vector for each class, without bias (MMCosine, eq. 3-4, which
+            sums them; Xu et al. 2023, arXiv 2303.05338).
 
     Layers are made layer by layer, and within a layer modality by modality, because that is the order in which the
     authors' code draws from the generator: the same seed gives their initial weights.
@@ -30,25 +35,28 @@ class MLP(nn.Module):
         num_classes: int,
         hidden: Sequence[int] = (500, 100, 20),
         activation: str | None = None,
+        cosine_scale: Positive | None = None,
     ) -> None:
         super().__init__()
         require_choice("backbone.activation", activation, (None, *ACTIVATIONS))
         if any(width < 1 for width in hidden):
             raise UserError(f"backbone.hidden={list(hidden)}: every width must be at least 1")
         self.activation = None if activation is None else ACTIVATIONS[activation]()
+        self.cosine_scale = cosine_scale
         inputs = [torch.Size(shape).numel() for shape in feature_shapes]
         self.modalities = nn.ModuleList(nn.ModuleList() for _ in inputs)
         for depth, width in enumerate([*hidden, num_classes]):
             for features, layers in zip(inputs, self.modalities, strict=True):
                 assert isinstance(layers, nn.ModuleList)
-                layers.append(nn.Linear(features if depth == 0 else hidden[depth - 1], width))
+                bias = cosine_scale is None or depth < len(hidden)
+                layers.append(nn.Linear(features if depth == 0 else hidden[depth - 1], width, bias=bias))
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         return torch.stack([self._scores(x, layers) for x, layers in zip(inputs, self._layers(), strict=True)], dim=1)
 
     def affine_layers(self) -> list[list[nn.Linear]] | None:
         """The linear layers of each modality, from the input to the scores, if they are all that its network is."""
-        return self._layers() if self.activation is None else None
+        return self._layers() if self.activation is None and self.cosine_scale is None else None
 
     def modality_parameters(self) -> ModalityParameters:
         """Every layer of a modality, the last one too."""
@@ -62,5 +70,7 @@ class MLP(nn.Module):
         for depth, layer in enumerate(layers):
             if depth and self.activation is not None:
                 x = self.activation(x)
+            if layer.bias is None:
+                return self.cosine_scale * F.normalize(x, dim=1) @ F.normalize(layer.weight, dim=1).t()
             x = layer(x)
         return x

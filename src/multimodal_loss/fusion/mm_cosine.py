@@ -11,7 +11,8 @@ class MMCosine(Fusion):
 
     h_m are the modality's features (eq. 3-4). Given the class scores of a backbone, as everywhere in this package,
     these are the features, of width C; in a training loop of your own give features (B, M, num_features) in their
-    place. Its one parameter `weight` (C, M, features) is drawn as by a linear layer over the concatenation.
+    place. For vectors and MLPs the head can be the backbone's own (`MLP(cosine_scale=...)`, method=mm_cosine). Its one
+    parameter `weight` (C, M, features) is drawn as by a linear layer over the concatenation.
 
     The released code (github.com/GeWu-Lab/MMCosine_ICASSP23) evaluates by the plain linear head, with lengths and bias;
     here prediction and loss use the same cosines. Its further noise-contrastive term has weight 0 by default.
