@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multimodal_loss.backbones.parameters import ModalityParameters, of_modules
-from multimodal_loss.errors import UserError, require_choice
-from multimodal_loss.options import Positive
+from multimodal_loss.errors import UserError, require_choice, require_number
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
 
@@ -35,10 +34,12 @@ class MLP(nn.Module):
         num_classes: int,
         hidden: Sequence[int] = (500, 100, 20),
         activation: str | None = None,
-        cosine_scale: Positive | None = None,
+        cosine_scale: float | None = None,
     ) -> None:
         super().__init__()
         require_choice("backbone.activation", activation, (None, *ACTIVATIONS))
+        if cosine_scale is not None:
+            require_number("backbone.cosine_scale", cosine_scale, positive=True)
         if any(width < 1 for width in hidden):
             raise UserError(f"backbone.hidden={list(hidden)}: every width must be at least 1")
         self.activation = None if activation is None else ACTIVATIONS[activation]()
