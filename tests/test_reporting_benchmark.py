@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 from scipy.stats import friedmanchisquare
 
+from golden.fakes import fake_result, named_plan, write_run
 from multimodal_loss.configuration import planned_run
+from multimodal_loss.report import _started
 from multimodal_loss.reporting.analysis import ranks, significance
-from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable
+from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable, Runs
 from multimodal_loss.reporting.analysis.ranks import behind, rank
 from multimodal_loss.reporting.figures.base import save
 from multimodal_loss.reporting.figures.ranks import critical_difference, groups
 from multimodal_loss.reporting.figures.trust import trust_picture
 from multimodal_loss.reporting.layouts import all_layouts
 from multimodal_loss.reporting.layouts.base import Cell, Column, Layout, Row
-from multimodal_loss.results.collect import Run, read_trust
+from multimodal_loss.results.collect import Run, read_runs, read_trust
 
 METHODS, DATASETS = "abcd", ("one", "two", "three", "four", "five")
 # Accuracies of the methods (rows) on the datasets; a is always best, d always worst, b and c share the places between.
@@ -105,14 +107,19 @@ def test_every_column_is_tested_by_itself_and_only_against_what_is_asked() -> No
     assert all(one.column == "" for one in significance.from_csv(significance.to_csv(alone)))
 
 
-def test_the_verdict_names_the_dataset() -> None:
-    real = significance.Comparison("MultiModal, Linear", "TMC, Linear", 10, 2.0, 5.0, 0.001, 0.004, "htad")
-    open_ = dataclasses.replace(real, column="digits", p_holm=0.5)
-    said = significance.sentence([real, open_], "MultiModal")
-    assert (
-        "1 of 2 differences" in said
-        and "above TMC, Linear on htad" in said
-        and "TMC, Linear on digits (MultiModal, Linear) could" in said
+def test_the_verdict_names_rows_and_datasets() -> None:
+    one = significance.Comparison("MultiModal, Linear", "TMC, Linear", 10, 2.0, 5.0, 0.001, 0.004, "htad")
+    lost = dataclasses.replace(one, first="SUM", second="MultiModal, MLP")
+    others = [
+        dataclasses.replace(one, column="digits"),
+        dataclasses.replace(one, column="brca", p_holm=0.5),
+        dataclasses.replace(one, first="SUM"),
+    ]
+    said = significance.sentence([one, lost, *others], "MultiModal")
+    assert said.startswith("4 of 5 differences in ACC between two methods are real (")
+    assert said.endswith(
+        "). MultiModal, Linear is above TMC, Linear on htad, digits. MultiModal, MLP is below SUM on htad. "
+        "1 further differences of MultiModal could be chance."
     )
 
 
@@ -170,3 +177,16 @@ def test_layouts_have_a_cell_for_every_row_and_the_runs_of_the_experiments() -> 
     assert {layout.dataset for layout in layouts.values()} - {""} == {column.key for column in overview.columns}
     metrics = {cell.metric for cell in layouts["table_7_htad"].cells}
     assert {"test/fused/NLL", "test_tempered/fused/ECE", "seconds"} <= metrics
+
+
+def test_a_table_of_a_part_of_anothers_runs_is_shown_with_it(tmp_path: Path) -> None:
+    def of(name: str, *names: str) -> Layout:
+        cells = tuple(Cell(one, "ACC", (one,)) for one in names)
+        return Layout(name, name, "", "", tuple(Row(one, one) for one in names), (Column("ACC", "ACC"),), cells)
+
+    for name in ("a", "b"):
+        write_run(tmp_path / name, fake_result([0.9]))
+    tables = [of("whole", "a", "b", "c"), of("part", "a", "c"), of("other", "a", "d"), of("empty", "c")]
+    shown, absent = _started(tables, Runs(read_runs(tmp_path), named_plan))
+    assert [one.layout.name for one in shown] == ["whole", "part"]
+    assert [layout.name for layout in absent] == ["other", "empty"]

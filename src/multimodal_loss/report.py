@@ -105,20 +105,26 @@ def write(path: Path, content: bytes) -> None:
 def _started(layouts: Sequence[Layout], runs: Runs) -> tuple[list[FilledTable], list[Layout]]:
     """The tables that a run has been started for, and the layouts of the others.
 
-    A table that shares runs with an earlier one is started by a run of its own, or where all of its runs are another's
-    (unless it is that one's variant).
+    A table that shares runs with an earlier one is started by a run of its own, or, where all that it wants are that
+    one's (unless it is its variant), by any.
     """
     tables: list[FilledTable] = []
     absent = []
     for layout in layouts:
         table = fill(layout, runs) if _could_fill(layout, runs.all) else None
         found = {run.name for run in table.runs} if table else set()
-        shown = [{run.name for run in other.runs} for other in tables]
-        if table and found and (found - set().union(*shown) or (layout.offered and found in shown)):
+        shown = {run.name for other in tables for run in other.runs}
+        if table and found and (found - shown or (layout.offered and any(_is_part(table, one) for one in tables))):
             tables.append(table)
         else:
             absent.append(layout)
     return tables, absent
+
+
+def _is_part(table: FilledTable, other: FilledTable) -> bool:
+    """Whether it wants no run that the other one does not."""
+    wanted, others = ({cell.wanted for cell in one.cells.values()} for one in (table, other))
+    return wanted <= others
 
 
 def _could_fill(layout: Layout, runs: Sequence[Run]) -> bool:

@@ -109,22 +109,33 @@ def sentence(comparisons: Sequence[Comparison], focus: str, draws: bool = False)
     test = f"paired t-test over {folds} draws" if draws else f"corrected resampled t-test over {folds} folds"
     test += f", Holm's correction, {LEVEL * 100:.0f} % level"
     text = f"{len(real)} of {len(comparisons)} differences in ACC between two methods are real ({test})."
-    found: dict[str, list[str]] = {"above": [], "below": [], "open": []}
+    by_column = any(one.column for one in comparisons)
+    named: dict[str, dict[str, dict[str, list[str]]]] = {}  # by row, "above" or "below", and the other row: the columns
+    still_open = []
     for one in comparisons:
         first, second = (title.startswith(focus) for title in (one.first, one.second))
-        if focus and first != second:
-            ahead = (one.difference > 0) == first
-            other = one.second if first else one.first
-            where = "open" if not one.real else "above" if ahead else "below"
-            own = one.first if first else one.second  # of several rows that are the focus
-            found[where].append(f"{other} on {one.column} ({own})" if one.column else other)
-    named = {where: "; ".join(titles) for where, titles in found.items() if titles}  # titles have commas of their own
-    still_open = named.pop("open", "")
-    if named:
-        text += f" {focus} is {' and '.join(f'{where} {titles}' for where, titles in named.items())}."
-    if len(found["open"]) > MOST_NAMED and (not named or any(one.column for one in comparisons)):
-        still_open = f"each of the {len(found['open'])} others"
-    return f"{text} {focus}'s difference from {still_open} could be chance." if still_open else text
+        if not focus or first == second:
+            continue
+        own, other = (one.first, one.second) if first else (one.second, one.first)
+        if one.real:
+            where = "above" if (one.difference > 0) == first else "below"
+            places = named.setdefault(own if by_column else focus, {"above": {}, "below": {}})
+            places[where].setdefault(other, []).append(one.column)
+        else:
+            still_open.append(other)
+    for title, places in named.items():
+        said = {
+            where: "; ".join(
+                f"{other} on {', '.join(columns)}" if by_column else other for other, columns in of.items()
+            )
+            for where, of in places.items()
+        }
+        text += f" {title} is {' and '.join(f'{where} {titles}' for where, titles in said.items() if titles)}."
+    if by_column and still_open:
+        return f"{text} {len(still_open)} further differences of {focus} could be chance."
+    if len(still_open) > MOST_NAMED and not named:
+        still_open = [f"each of the {len(still_open)} others"]
+    return f"{text} {focus}'s difference from {'; '.join(still_open)} could be chance." if still_open else text
 
 
 def to_csv(comparisons: Sequence[Comparison]) -> str:

@@ -35,6 +35,7 @@ METRICS = (
     Column("Brier", "Brier", scale=1.0, decimals=3, unit="from 0 to 2"),
     Column("ECE", "ECE", decimals=2),
     Column("NLL_tempered", "NLL, tempered", scale=1.0, decimals=3, unit="nats"),
+    Column("Brier_tempered", "Brier, tempered", scale=1.0, decimals=3, unit="from 0 to 2"),
     Column("ECE_tempered", "ECE, tempered", decimals=2),
     Column("seconds", "Time (s)", scale=1.0, unit="seconds"),
 )
@@ -84,7 +85,8 @@ def of_dataset(name: str) -> Layout:
         name=f"{NETWORKS}_{name}",
         title=f"Table 7, every metric: {dataset_title(name)}",
         description="Test metrics, ACC, F1 and ECE in percent. Tempered: after one temperature, fitted where the "
-        f"settings were chosen. {PROTOCOL}Time: the last training of a split alone.",
+        f"settings were chosen. {PROTOCOL}Time: of a network, the last training of a split alone, without its trials; "
+        "what is fitted chooses its penalty in that time.",
         command=f'{COMMAND} ARGS="dataset={name}"',
         rows=tuple(row for _, _, row in rows),
         columns=METRICS,
