@@ -163,7 +163,7 @@ def compare_multimodal(rounds: int, device: str, threads: int) -> None:
 
 def compare_fusions(rounds: int, device: str) -> None:
     _, modalities, classes, _ = SYNTHETIC
-    names = [name for name in fusions.__all__ if name not in ("Fusion", "Unimodal")]
+    names = [name for name in fusions.__all__ if name not in ("Fusion", "ReadOut", "Unimodal")]
     kinds: dict[str, type[Fusion]] = {name: getattr(fusions, name) for name in names}
     steps = {name: training_step(kind(classes, modalities), SYNTHETIC, device) for name, kind in kinds.items()}
     print("\nEvery fusion at the size of Table 1, B={} M={} C={}, forward + backward".format(*SYNTHETIC))

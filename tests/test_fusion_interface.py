@@ -81,7 +81,8 @@ def test_config_lists_every_option_with_its_default_and_says_what_it_is(config: 
     assert values["facts"]["fusion"]["name"] == config.stem and values["fusion_input"] in ("probabilities", "logits")
     kind = getattr(fusions, values["fusion"].pop("_target_").rsplit(".", 1)[1])
     parameters = inspect.signature(kind).parameters
-    left_out = {"num_classes", "num_modalities", "ignore_index"}  # no dataset here has samples to ignore
+    # No dataset here has samples to ignore; the reduction is training's; the others may be added on the command line.
+    left_out = {"num_classes", "num_modalities", "ignore_index", "reduction", "weight", "label_smoothing"}
     assert values["fusion"] == {name: value.default for name, value in parameters.items() if name not in left_out}
 
 
@@ -261,9 +262,11 @@ NUMBERS = {
     "modulated_epochs": ("abc", 2.5, -1, True),
     "num_features": ("abc", 2.5, 0, True),
     "weights": ("abc", 0.5, [0.5, "abc"], [0.5, None], [0.5, math.inf]),
+    "weight": ("abc", 0.5, [1.0, -0.5, 1.0], [1.0, math.nan, 1.0], [1.0, 1.0]),
+    "label_smoothing": ("abc", None, -0.1, 1.1, math.nan),
 }
 # The other options are chosen from named values.
-CHOICES = {"variant", "attention", "class_score", "candidates", "candidate_reduction", "loss", "ensemble"}
+CHOICES = {"variant", "attention", "class_score", "candidates", "candidate_reduction", "loss", "ensemble", "reduction"}
 CHOICES |= {"aggregation", "rank_margin"}
 
 

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from multimodal_loss.fusion.gradients import autograd_only, without_autocast
 
 HALF_PRECISION = (torch.float16, torch.bfloat16)
+REDUCTIONS = ("mean", "sum", "none")
 
 # For each modality its parameters, each with the slice of its first axis that is the modality's: slice(None) for all.
 ModalityParameters = Sequence[Sequence[tuple[nn.Parameter, slice]]]
@@ -46,73 +47,117 @@ class Fusion(nn.Module):
     count as float32. So loss and logits of bfloat16 or float16 scores are float32, also under autocast: it costs next
     to nothing beside a backbone, and half precision would blur similarities that a temperature of 0.1 spreads tenfold.
 
+    Missing modalities: every call takes `mask` (B, M) of type bool, True where a sample has the modality. What is
+    masked is never read, so it may be NaN, and gets a gradient of exactly 0. A sample's loss and prediction are those
+    of a fusion of its modalities alone, whose parameters are the parts of these that belong to them; each class says
+    what that comes to. A new fusion has masks where its `compute_logits` (and whichever of `compute_loss` and
+    `compute_weights` it overrides) takes a further argument `mask`, of which it is given (B, M), or None where nothing
+    is missing; masked scores are 0 by then.
+
     Args:
         num_classes: C, at least 1.
         num_modalities: M, at least 1.
         ignore_index: samples with this target leave the loss as if they were not in the batch.
+        reduction: "mean", "sum" or "none" of the samples' losses, as in torch.nn.CrossEntropyLoss; this and the next
+            two where the fusion offers them, which are those whose loss is a mean over samples.
+        weight: one number per class, by which a sample's loss is multiplied; the mean is over the sum of the weights.
+        label_smoothing: from 0 to 1; that much of every target is spread over all classes.
 
     Raises:
-        ValueError: a size that is no whole number of at least 1; in the calls, scores or targets of another shape or
-            type than said below, and, on a CPU, targets out of range and scores that are not finite.
+        TypeError: scores, targets or a mask that are no tensors.
+        ValueError: a size that is no whole number of at least 1; in the calls, scores, targets or masks of another
+            shape, type or device than said below, a mask where the fusion knows none, and, on a CPU, targets out of
+            range, scores that are not finite, and a sample without any modality.
     """
 
-    # Whether `compute_loss` takes `index` as its third argument.
+    # Whether `compute_loss` takes `index`; whether it and its like take `mask` is found by their signatures.
     reads_index: ClassVar[bool] = False
+    reads_mask: ClassVar[bool] = True
+    class_weight: Tensor | None
 
-    def __init__(self, num_classes: int, num_modalities: int, ignore_index: int = -100) -> None:
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        methods = (cls.compute_loss, cls.compute_logits, cls.compute_weights)
+        cls.reads_mask = all("mask" in inspect.signature(method).parameters for method in methods)
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_modalities: int,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        weight: Sequence[float] | Tensor | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
         super().__init__()
         check_number("num_classes", num_classes, at_least=1, whole=True)
         check_number("num_modalities", num_modalities, at_least=1, whole=True)
         check_number("ignore_index", ignore_index, whole=True)
+        check_choice("reduction", reduction, REDUCTIONS)
+        check_number("label_smoothing", label_smoothing, at_least=0, at_most=1)
         self.num_classes = num_classes
         self.num_modalities = num_modalities
         self.ignore_index = ignore_index
+        self.reduction = reduction
+        self.label_smoothing = label_smoothing
+        if weight is not None:
+            checked = numbers("weight", weight, num_classes, "class", at_least=0)
+            weight = weight.detach().clone() if isinstance(weight, Tensor) else torch.tensor(checked)
+        self.register_buffer("class_weight", weight)
 
-    def forward(self, scores: Tensor, target: Tensor, index: Tensor | None = None) -> Tensor:
+    def forward(
+        self, scores: Tensor, target: Tensor, index: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """The training loss: a scalar, from scores (B, M, C) and class indices (B,) of type int64.
 
         `index` (B,) int64, the samples' positions in the training set, is for fusions that remember samples; without it
-        they take the batch for the first B of them.
+        they take the batch for the first B of them. `mask` (B, M) bool is True where a sample has the modality.
 
         A mean over no samples is 0, with gradients of 0: that is the loss of an empty batch, and of one whose samples
-        are all ignored (SoftTriple still adds its regulariser).
+        are all ignored (SoftTriple still adds its regulariser). With reduction="none" the loss is (B,), 0 where a
+        sample is ignored.
         """
         self._check_scores(scores)
+        _check_tensor("target", target, f"{scores.shape[0]} class indices")
         if target.shape != scores.shape[:1] or target.dtype != torch.int64:
             raise ValueError(
                 f"target must be {scores.shape[0]} class indices of type int64, "
                 f"got shape {tuple(target.shape)} and type {target.dtype}"
             )
-        extra: tuple[Tensor, ...] = (
-            (self._checked_index(index, len(target), target.device),) if self.reads_index else ()
-        )
-        if _can_look(target):
-            kept = self._not_ignored(target)
-            if kept is not None:
-                scores, target, extra = scores[kept], target[kept], tuple(x[kept] for x in extra)
-            if scores.is_inference() and torch.is_grad_enabled():  # autograd saves no tensor of inference mode
-                scores = scores.clone()
+        _check_device("target", target, scores)
+        extra = {"index": self._checked_index(index, len(target), target.device)} if self.reads_index else {}
+        kept = self._not_ignored(target) if _can_look(target) else None
+        scores, mask = self._masked(scores, mask, kept)
+        if mask is not None:
+            extra["mask"] = mask
+        if kept is not None:
+            scores, target, extra = scores[kept], target[kept], {name: x[kept] for name, x in extra.items()}
+        if _can_look(target) and scores.is_inference() and torch.is_grad_enabled():
+            scores = scores.clone()  # autograd saves no tensor of inference mode
         _check_finite(scores)
-        return self._in_full_precision("compute_loss", scores, target, *extra)
+        loss = self._in_full_precision("compute_loss", scores, target, **extra)
+        if kept is None or self.reduction != "none":
+            return loss
+        return loss.new_zeros(kept.shape).masked_scatter(kept, loss)
 
-    def logits(self, scores: Tensor) -> Tensor:
+    def logits(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         """Fused class logits (B, C) from scores (B, M, C); the prediction is their argmax."""
-        return self._on_scores("compute_logits", scores)
+        return self._on_scores("compute_logits", scores, mask)
 
-    def probabilities(self, scores: Tensor) -> Tensor:
+    def probabilities(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         """Fused class probabilities (B, C): the softmax of the logits."""
-        return self.logits(scores).softmax(dim=-1)
+        return self.logits(scores, mask).softmax(dim=-1)
 
-    def compute_logits(self, scores: Tensor) -> Tensor:
+    def compute_logits(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         """The logits of scores already checked."""
         raise NotImplementedError
 
-    def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
+    def compute_loss(self, scores: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """The loss of scores and targets already checked: cross-entropy of the logits unless overridden.
 
         On an accelerator or under a transform of torch, ignored targets are still among them (see `kept`).
         """
-        return self.cross_entropy(self.compute_logits(scores), target)
+        return self.cross_entropy(self.compute_logits(scores, **_if_any(mask)), target)
 
     def begin_epoch(self, epoch: int, num_samples: int) -> None:
         """Called before every epoch of training, and once more where an interrupted one goes on.
@@ -124,16 +169,18 @@ class Fusion(nn.Module):
             num_samples: how many training samples there are; `forward` is given their positions among them.
         """
 
-    def monitored(self, scores: Tensor, target: Tensor, loss: Tensor | None = None) -> Tensor:
+    def monitored(
+        self, scores: Tensor, target: Tensor, loss: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """What early stopping watches, a scalar, less is better: the loss, unless it moves by itself while training.
 
         `loss` is what `forward` gave for the same samples, where that is at hand.
         """
-        return self(scores, target) if loss is None else loss
+        return self(scores, target, mask=mask) if loss is None else loss
 
-    def negative_log_likelihood(self, scores: Tensor, target: Tensor) -> Tensor:
+    def negative_log_likelihood(self, scores: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """The mean of -log p_y with p the fused probabilities: a scalar."""
-        losses = F.cross_entropy(self.logits(scores), target, ignore_index=self.ignore_index, reduction="none")
+        losses = F.cross_entropy(self.logits(scores, mask), target, ignore_index=self.ignore_index, reduction="none")
         return mean_of_kept(losses, target != self.ignore_index)
 
     @property
@@ -148,6 +195,7 @@ class Fusion(nn.Module):
         target: Tensor,
         modality_parameters: ModalityParameters | None = None,
         share: float = 1.0,
+        mask: Tensor | None = None,
     ) -> None:
         """Add the gradients of a training step to every parameter's `grad`: `loss.backward()` for most fusions.
 
@@ -155,14 +203,18 @@ class Fusion(nn.Module):
             loss: what `forward` gave for `scores` (with their graph) and `target`.
             modality_parameters: each modality's parameters, for fusions that balance their gradients.
             share: every gradient is multiplied by this, where a batch is computed in parts.
+            mask: as `forward` was given it.
         """
         (loss if share == 1.0 else loss * share).backward()
 
-    def modality_weights(self, scores: Tensor) -> Tensor | None:
-        """How much each modality is trusted with each sample, (B, M), at least 0, with sum 1; None: no such weight."""
-        return self._on_scores("compute_weights", scores)
+    def modality_weights(self, scores: Tensor, mask: Tensor | None = None) -> Tensor | None:
+        """How much each modality is trusted with each sample, (B, M), at least 0, with sum 1; None: no such weight.
 
-    def compute_weights(self, scores: Tensor) -> Tensor | None:
+        That of a missing modality is 0.
+        """
+        return self._on_scores("compute_weights", scores, mask)
+
+    def compute_weights(self, scores: Tensor, mask: Tensor | None = None) -> Tensor | None:
         """The weights of scores already checked."""
         return None
 
@@ -197,19 +249,88 @@ class Fusion(nn.Module):
         return None if _can_look(target) else target != self.ignore_index
 
     def cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The mean cross-entropy of the samples that count; 0 where there is none."""
+        """The mean cross-entropy of the samples that count, 0 where there is none; or what the options make of it."""
+        if self.reduction != "mean" or self.class_weight is not None:
+            return self.reduced(self.cross_entropies(logits, target), target)
         kept = self.kept(target)
         if kept is None and not len(target):
             return logits.sum()
-        loss = F.cross_entropy(logits, target, ignore_index=self.ignore_index)
+        loss = F.cross_entropy(logits, target, ignore_index=self.ignore_index, label_smoothing=self.label_smoothing)
         return loss if kept is None else loss.where(kept.any(), 0)
 
+    def cross_entropies(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The cross-entropy of each sample (B,), or of each of a sample's logits: (B, V) from logits (B, V, C).
+
+        With class weights and label smoothing; what is ignored has 0.
+        """
+        if logits.dim() == 3:
+            logits, target = logits.mT, target[:, None].expand(-1, logits.shape[1])
+        weight = None if self.class_weight is None else self.class_weight.to(logits.dtype)
+        return F.cross_entropy(
+            logits,
+            target,
+            weight,
+            ignore_index=self.ignore_index,
+            reduction="none",
+            label_smoothing=self.label_smoothing,
+        )
+
+    def weighted(self, losses: Tensor, target: Tensor) -> Tensor:
+        """Losses (B,) times the weights of their classes, for those that are no `cross_entropies`."""
+        weight = self.sample_weights(target)
+        return losses if weight is None else losses * weight.to(losses.dtype)
+
+    def sample_weights(self, target: Tensor) -> Tensor | None:
+        """The weight of each sample's class (B,); None where there are no weights."""
+        if self.class_weight is None:
+            return None
+        kept = self.kept(target)
+        return self.class_weight[target if kept is None else target.where(kept, 0)]
+
+    def reduced(self, losses: Tensor, target: Tensor) -> Tensor:
+        """What `reduction` makes of the samples' losses (B,), class weights included."""
+        kept = self.kept(target)
+        if self.reduction == "mean" and self.class_weight is None:
+            return mean_of_kept(losses, kept)
+        if kept is not None:
+            losses = losses.masked_fill(~kept, 0)
+        if self.reduction == "none":
+            return losses
+        return losses.sum() if self.reduction == "sum" else losses.sum() / self._total_weight(target, losses.dtype)
+
+    def divisors(self, target: Tensor, like: Tensor) -> Tensor:
+        """What `reduced(weighted(losses))` divides each sample's gradient by: () or (B,), infinity for ignored ones.
+
+        For losses that work out their own gradients; like 1 with reduction="none".
+        """
+        kept, weight = self.kept(target), self.sample_weights(target)
+        if weight is None and self.reduction == "mean":
+            return share_of_kept(like, kept)
+        total = like.new_ones(()) if self.reduction != "mean" else self._total_weight(target, like.dtype)
+        divisors = total.expand(len(target)) if weight is None else total / weight.to(like.dtype)
+        return divisors if kept is None else divisors.where(kept, torch.inf)
+
+    def _total_weight(self, target: Tensor, dtype: torch.dtype) -> Tensor:
+        """The sum of the samples' weights (); 1 where it is 0, as the loss is then."""
+        weight, kept = self.sample_weights(target), self.kept(target)
+        assert weight is not None
+        total = (weight if kept is None else weight.masked_fill(~kept, 0)).to(dtype).sum()
+        return total.where(total > 0, 1)
+
     def extra_repr(self) -> str:
-        names = inspect.signature(type(self)).parameters
-        return ", ".join(f"{name}={vars(self).get(f'_{name}', getattr(self, name))!r}" for name in names)
+        said = []
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            value = vars(self).get(f"_{name}", getattr(self, name, None))
+            if name == "weight":
+                value = None if self.class_weight is None else self.class_weight.tolist()
+            # What every loss of PyTorch has is said where it is not as usual.
+            if name not in ("reduction", "weight", "label_smoothing") or value != parameter.default:
+                said.append(f"{name}={value!r}")
+        return ", ".join(said)
 
     def _check_scores(self, scores: Tensor) -> None:
         expected = (self.num_modalities, self.score_width)
+        _check_tensor("scores", scores, f"shape (batch, {expected[0]}, {expected[1]})")
         if scores.dim() != 3 or tuple(scores.shape[1:]) != expected:
             raise ValueError(
                 f"{type(self).__name__} expects scores of shape (batch, {expected[0]}, {expected[1]}), "
@@ -217,7 +338,10 @@ class Fusion(nn.Module):
             )
         if not scores.is_floating_point():
             raise ValueError(f"{type(self).__name__} expects floating-point scores, got {scores.dtype}")
-        own = {_full(parameter.dtype) for parameter in self.parameters()} - {_full(scores.dtype)}
+        parameters = list(self.parameters())
+        if parameters:
+            _check_device("scores", scores, parameters[0], f"the parameters of {type(self).__name__}")
+        own = {_full(parameter.dtype) for parameter in parameters} - {_full(scores.dtype)}
         if own:
             raise ValueError(
                 f"{type(self).__name__} has parameters of {own.pop()} and got scores of {scores.dtype}: convert the "
@@ -240,6 +364,30 @@ class Fusion(nn.Module):
             )
         return kept
 
+    def _masked(self, scores: Tensor, mask: Tensor | None, kept: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Scores with 0 for what is missing, and the mask; None where the host sees that nothing is."""
+        if mask is None:
+            return scores, None
+        if not self.reads_mask:
+            raise ValueError(
+                f"{type(self).__name__} knows no missing modalities: not all of its compute_loss, compute_logits and "
+                "compute_weights take `mask`"
+            )
+        _check_tensor("mask", mask, f"shape ({scores.shape[0]}, {scores.shape[1]}), True where there is a modality")
+        if mask.shape != scores.shape[:2] or mask.dtype != torch.bool:
+            raise ValueError(
+                f"mask must have shape {tuple(scores.shape[:2])} and type bool, True where a sample has the modality, "
+                f"got shape {tuple(mask.shape)} and type {mask.dtype}"
+            )
+        _check_device("mask", mask, scores)
+        if _can_look(mask):
+            if mask.all():
+                return scores, None
+            without = ~mask.any(dim=1) if kept is None else kept & ~mask.any(dim=1)
+            if without.any():
+                raise ValueError(f"sample {int(without.nonzero()[0])} of the batch (counted from 0) has no modality")
+        return scores.masked_fill(~mask.unsqueeze(2), 0), mask
+
     @staticmethod
     def _checked_index(index: Tensor | None, samples: int, device: torch.device) -> Tensor:
         if index is None:
@@ -251,22 +399,23 @@ class Fusion(nn.Module):
             )
         return index
 
-    def _on_scores(self, method: str, scores: Tensor, *rest: Any) -> Tensor:
+    def _on_scores(self, method: str, scores: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:
         """What a method makes of scores, once they are checked."""
         self._check_scores(scores)
+        scores, mask = self._masked(scores, mask)
         _check_finite(scores)
-        return self._in_full_precision(method, scores, *rest)
+        return self._in_full_precision(method, scores, **_if_any(mask), **options)
 
-    def _in_full_precision(self, method: str, scores: Tensor, *rest: Any) -> Tensor:
+    def _in_full_precision(self, method: str, scores: Tensor, *rest: Any, **options: Any) -> Tensor:
         """What a method gives where scores and parameters of half precision are float32, and autocast is off."""
         with without_autocast(scores):
             scores = scores.to(_full(scores.dtype))
             half = {f"fusion.{n}": p.float() for n, p in self.named_parameters() if p.dtype in HALF_PRECISION}
             result: Tensor
             if half:
-                result = torch.func.functional_call(_Method(self, method), half, (scores, *rest))
+                result = torch.func.functional_call(_Method(self, method), half, (scores, *rest), options)
             else:
-                result = getattr(self, method)(scores, *rest)
+                result = getattr(self, method)(scores, *rest, **options)
             return result
 
 
@@ -277,8 +426,8 @@ class _Method(nn.Module):
         super().__init__()
         self.fusion, self.name = fusion, name
 
-    def forward(self, *arguments: Any) -> Tensor:
-        result: Tensor = getattr(self.fusion, self.name)(*arguments)
+    def forward(self, *arguments: Any, **options: Any) -> Tensor:
+        result: Tensor = getattr(self.fusion, self.name)(*arguments, **options)
         return result
 
 
@@ -296,6 +445,12 @@ def share_of_kept(losses: Tensor, kept: Tensor | None) -> Tensor:
     return kept.sum().to(losses.dtype).where(kept, torch.inf)
 
 
+def patterns(mask: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Which samples of a mask (B, M) have the same modalities: for each kind their positions, and the modalities'."""
+    kinds, kind_of = mask.unique(dim=0, return_inverse=True)
+    return [((kind_of == i).nonzero()[:, 0], kind.nonzero()[:, 0]) for i, kind in enumerate(kinds)]
+
+
 def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise a ValueError in one line when an option has a value that it does not know."""
     if value not in choices:
@@ -303,17 +458,55 @@ def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def check_number(
-    option: str, value: object, at_least: float | None = None, above: float | None = None, whole: bool = False
+    option: str,
+    value: object,
+    at_least: float | None = None,
+    above: float | None = None,
+    whole: bool = False,
+    at_most: float | None = None,
 ) -> None:
-    """Raise a ValueError in one line unless an option is a finite number, within the bound and whole where asked."""
+    """Raise a ValueError in one line unless an option is a finite number, within the bounds and whole where asked."""
     if isinstance(value, Tensor) and value.ndim == 0:
         value = value.item()
     right_type = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
     number = float(value) if right_type else math.nan  # type: ignore[arg-type]
     too_low = (at_least is not None and number < at_least) or (above is not None and number <= above)
-    if not math.isfinite(number) or too_low:
+    if not math.isfinite(number) or too_low or (at_most is not None and number > at_most):
         bound = f" of at least {at_least}" if at_least is not None else f" above {above}" if above is not None else ""
+        bound += f" and at most {at_most}" if at_most is not None else ""
         raise ValueError(f"{option} must be a {'whole number' if whole else 'number'}{bound}, got {value!r}")
+
+
+def numbers(
+    option: str, given: Sequence[float] | Tensor, count: int, of_what: str, at_least: float | None = None
+) -> list[float]:
+    """An option with one number for each class or modality; ValueErrors as of `check_number`."""
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        raise ValueError(f"{option} must be a list with one number per {of_what} ({count}), got {given!r}")
+    values = list(given)
+    for place, value in enumerate(values):
+        check_number(f"{option}[{place}]", value, at_least=at_least)
+    if len(values) != count:
+        raise ValueError(f"{option} must hold one number per {of_what} ({count}), got {len(values)}")
+    return [float(value) for value in values]
+
+
+def _if_any(mask: Tensor | None) -> dict[str, Tensor]:
+    """A mask as an argument: a fusion that knows none is not given any."""
+    return {} if mask is None else {"mask": mask}
+
+
+def _check_tensor(name: str, value: object, expected: str) -> None:
+    if not isinstance(value, Tensor):
+        stack = ": torch.stack of M tensors (B, C) with dim=1 makes one" if name == "scores" else ""
+        raise TypeError(f"{name} must be a tensor, {expected}, got a {type(value).__name__}{stack}")
+
+
+def _check_device(name: str, value: Tensor, other: Tensor, others: str = "scores") -> None:
+    if value.device != other.device:
+        raise ValueError(
+            f"{name} must be on the device of {others}, {other.device}, got {value.device}: move it by .to"
+        )
 
 
 def _can_look(values: Tensor) -> bool:

@@ -1,5 +1,7 @@
 """ECML: evidential conflictive multi-view learning (Xu et al. 2024, AAAI, arXiv 2402.16897)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,8 @@ class ECML(EvidentialFusion):
     the averages f = (f + e_m) / 2 one modality after another in the order they come, which gives the last one half of
     the say; the appendix orders them from high to low uncertainty, and their mean depends on no order.
 
+    All of it, M too, is of the modalities that a sample has.
+
     Args:
         num_classes: C.
         num_modalities: M.
@@ -30,7 +34,7 @@ class ECML(EvidentialFusion):
         gamma: weight of the conflict.
         aggregation: f. "released": (f + e_m) / 2 in the order of the modalities; "by_uncertainty": the same, for each
             sample in the order from its most to its least uncertain modality; "mean": the mean of the evidence.
-        ignore_index: samples with this target leave the loss as if they were not in the batch.
+        ignore_index, reduction, weight: see `Fusion`.
     """
 
     def __init__(
@@ -41,35 +45,48 @@ class ECML(EvidentialFusion):
         gamma: float = 1.0,
         aggregation: str = "released",
         ignore_index: int = -100,
+        reduction: str = "mean",
+        weight: Sequence[float] | Tensor | None = None,
     ) -> None:
-        super().__init__(num_classes, num_modalities, annealing_epochs, ignore_index)
+        super().__init__(num_classes, num_modalities, annealing_epochs, ignore_index, reduction, weight)
         check_number("gamma", gamma, at_least=0)
         check_choice("aggregation", aggregation, AGGREGATIONS)
         self.gamma = gamma
         self.aggregation = aggregation
 
-    def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
-        evidence = evidence_of(scores)
-        every = torch.cat([evidence, self.fused_evidence(evidence).unsqueeze(1)], dim=1)
-        losses = self.losses(every, target).mean(dim=1) + self.gamma * self._conflict(evidence)
-        return self.mean(losses, target).to(scores.dtype)
+    def compute_loss(self, scores: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        evidence = evidence_of(scores, mask)
+        of_each = self.losses(evidence, self.fused_evidence(evidence, mask), target, mask)
+        mean = of_each.mean(dim=1) if mask is None else of_each.sum(dim=1) / (mask.sum(dim=1) + 1)
+        losses = mean + self.gamma * self._conflict(evidence, mask)
+        return self.reduced(self.weighted(losses, target), target).to(scores.dtype)
 
-    def fused_evidence(self, evidence: Tensor) -> Tensor:
+    def fused_evidence(self, evidence: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, C) from the modalities' evidence (B, M, C)."""
         if self.aggregation == "mean":
-            return evidence.mean(dim=1)
+            return evidence.mean(dim=1) if mask is None else evidence.sum(dim=1) / mask.sum(dim=1, keepdim=True)
         if self.aggregation == "by_uncertainty":
-            order = evidence.sum(dim=2).argsort(dim=1, stable=True)  # of little evidence first
+            total = evidence.sum(dim=2)
+            total = total if mask is None else total.masked_fill(~mask, -1)
+            order = total.argsort(dim=1, stable=True)  # of little evidence first
             evidence = evidence.take_along_dim(order.unsqueeze(2), dim=1)
-        fused = evidence[:, 0]
-        for of_one in evidence.unbind(dim=1)[1:]:
-            fused = (fused + of_one) / 2
-        return fused
+            mask = None if mask is None else mask.take_along_dim(order, dim=1)
+        if mask is None:
+            fused = evidence[:, 0]
+            for of_one in evidence.unbind(dim=1)[1:]:
+                fused = (fused + of_one) / 2
+            return fused
+        # The same, written out: of n modalities the shares 2^-(n - 1), 2^-(n - 1), 2^-(n - 2), ..., 1/2.
+        after = mask.sum(dim=1, keepdim=True) - mask.cumsum(dim=1)
+        first = mask & (mask.cumsum(dim=1) == 1)
+        share = torch.exp2(-(after + 1 - first.to(after.dtype)).to(evidence.dtype)).masked_fill(~mask, 0)
+        return (share.unsqueeze(2) * evidence).sum(dim=1)
 
-    def _conflict(self, evidence: Tensor) -> Tensor:
+    def _conflict(self, evidence: Tensor, mask: Tensor | None) -> Tensor:
         """(B,)"""
         probabilities = (evidence + 1) / (evidence + 1).sum(dim=2, keepdim=True)
         distance = (probabilities.unsqueeze(1) - probabilities.unsqueeze(2)).abs().sum(dim=3) / 2
         certainty = certainty_of(evidence)
         pairs = certainty.unsqueeze(1) * certainty.unsqueeze(2) * distance
-        return pairs.sum(dim=(1, 2)) / max(self.num_modalities - 1, 1)
+        others = max(self.num_modalities - 1, 1) if mask is None else (mask.sum(dim=1) - 1).clamp(min=1)
+        return pairs.sum(dim=(1, 2)) / others

@@ -1,12 +1,13 @@
 """What TMC and ECML share: class scores as evidence for a Dirichlet distribution over class probabilities."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multimodal_loss.fusion.base import Fusion, check_number, mean_of_kept
+from multimodal_loss.fusion.base import Fusion, check_number
 
 
 class EvidentialFusion(Fusion):
@@ -24,50 +25,64 @@ class EvidentialFusion(Fusion):
     so it rises while the network learns: early stopping watches the negative log-likelihood of the fused probabilities.
     Without a call of `begin_epoch` the epoch is 0.
 
+    A modality that a sample lacks has no evidence: alpha = 1, u = 1, weight 0.
+
     Evidence and loss are computed in float64 (float32 on mps, which has no other): fused evidence is a product over
     modalities, where float32 loses 1 % of the loss at 19 modalities.
     """
 
     epoch: Tensor
 
-    def __init__(self, num_classes: int, num_modalities: int, annealing_epochs: int, ignore_index: int) -> None:
-        super().__init__(num_classes, num_modalities, ignore_index)
+    def __init__(
+        self,
+        num_classes: int,
+        num_modalities: int,
+        annealing_epochs: int,
+        ignore_index: int,
+        reduction: str,
+        weight: Sequence[float] | Tensor | None,
+    ) -> None:
+        super().__init__(num_classes, num_modalities, ignore_index, reduction, weight)
         check_number("annealing_epochs", annealing_epochs, at_least=1, whole=True)
         self.annealing_epochs = annealing_epochs
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
 
     @abstractmethod
-    def fused_evidence(self, evidence: Tensor) -> Tensor:
+    def fused_evidence(self, evidence: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, C) from the modalities' evidence (B, M, C)."""
 
     def begin_epoch(self, epoch: int, num_samples: int) -> None:
         self.epoch.fill_(epoch)
 
-    def monitored(self, scores: Tensor, target: Tensor, loss: Tensor | None = None) -> Tensor:
-        return self.negative_log_likelihood(scores, target)
+    def monitored(
+        self, scores: Tensor, target: Tensor, loss: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        return self.negative_log_likelihood(scores, target, mask)
 
-    def compute_logits(self, scores: Tensor) -> Tensor:
-        return self.fused_evidence(evidence_of(scores)).log1p().to(scores.dtype)
+    def compute_logits(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.fused_evidence(evidence_of(scores, mask), mask).log1p().to(scores.dtype)
 
-    def compute_weights(self, scores: Tensor) -> Tensor:
-        return F.normalize(certainty_of(evidence_of(scores)), p=1, dim=1).to(scores.dtype)
+    def compute_weights(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
+        return F.normalize(certainty_of(evidence_of(scores, mask)), p=1, dim=1).to(scores.dtype)
 
-    def losses(self, evidence: Tensor, target: Tensor) -> Tensor:
-        """The loss of each sample's Dirichlets (B, V), from evidence (B, V, C)."""
+    def losses(self, evidence: Tensor, fused: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+        """The loss of each sample's M + 1 Dirichlets, the modalities' and the fused one's (B, M + 1); 0 of a modality
+        that it lacks.
+        """
+        evidence = torch.cat([evidence, fused.unsqueeze(1)], dim=1)
         kept = self.kept(target)
         safe = target if kept is None else target.where(kept, 0)
         true = F.one_hot(safe, self.num_classes).to(evidence.dtype).unsqueeze(1)
         alpha = evidence + 1
         expected = torch.digamma(alpha.sum(dim=2)) - (torch.digamma(alpha) * true).sum(dim=2)
         weight = (self.epoch.to(evidence.dtype) / self.annealing_epochs).clamp(max=1)
-        return expected + weight * _divergence_from_uniform(alpha + (1 - alpha) * true)
-
-    def mean(self, losses: Tensor, target: Tensor) -> Tensor:
-        return mean_of_kept(losses, self.kept(target))
+        losses = expected + weight * _divergence_from_uniform(alpha + (1 - alpha) * true)
+        return losses if mask is None else losses.masked_fill(~F.pad(mask, (0, 1), value=True), 0)
 
 
-def evidence_of(scores: Tensor) -> Tensor:
-    return F.softplus(scores if scores.device.type == "mps" else scores.double())
+def evidence_of(scores: Tensor, mask: Tensor | None = None) -> Tensor:
+    evidence = F.softplus(scores if scores.device.type == "mps" else scores.double())
+    return evidence if mask is None else evidence.masked_fill(~mask.unsqueeze(2), 0)
 
 
 def certainty_of(evidence: Tensor) -> Tensor:

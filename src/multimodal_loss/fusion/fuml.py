@@ -1,12 +1,13 @@
 """FUML: fuzzy multimodal learning (Duan et al. 2025, ICML)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multimodal_loss.fusion.base import Fusion, check_number, mean_of_kept
+from multimodal_loss.fusion.base import Fusion, check_number
 
 SMALLEST = 1e-7  # credibilities are clamped to this distance from 0 and 1 inside the logarithms of the loss
 LOG_EPSILON = 1e-11  # added inside the logarithms of the entropy
@@ -23,6 +24,8 @@ class FUML(Fusion):
         w = softmax over the modalities of (1 - u)(1 - o);    m_a = sum_v w_v m_v: the fused memberships
         loss = mean over the batch of sum over the modalities and m_a of sum_k BCE(r_k, 1[k = y])
 
+    All of it, M too, is of the modalities that a sample has; a single one has w = 1.
+
     The weights are nearly flat: exponents lie in [0, 1], so none is more than e times another. The weights of the loss
     see the target, those of the prediction do not.
 
@@ -33,47 +36,61 @@ class FUML(Fusion):
         num_classes: C.
         num_modalities: M.
         norm: which norm of the scores memberships are relative to; 3 in the released code.
-        ignore_index: samples with this target leave the loss as if they were not in the batch.
+        ignore_index, reduction, weight: see `Fusion`.
     """
 
-    def __init__(self, num_classes: int, num_modalities: int, norm: float = 3.0, ignore_index: int = -100) -> None:
-        super().__init__(num_classes, num_modalities, ignore_index)
+    def __init__(
+        self,
+        num_classes: int,
+        num_modalities: int,
+        norm: float = 3.0,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        weight: Sequence[float] | Tensor | None = None,
+    ) -> None:
+        super().__init__(num_classes, num_modalities, ignore_index, reduction, weight)
         check_number("norm", norm, at_least=1)
         self.norm = norm
 
-    def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
+    def compute_loss(self, scores: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         kept = self.kept(target)
         true = F.one_hot(target if kept is None else target.where(kept, 0), self.num_classes).to(scores.dtype)
         memberships = self._memberships(scores)
         of_each = _credibility_given(memberships, true.unsqueeze(1))
-        fused = _credibility_given(self._fused(memberships, of_each), true)
+        fused = _credibility_given(self._fused(memberships, of_each, mask), true)
         every = torch.cat([of_each, fused.unsqueeze(1)], dim=1).clamp(SMALLEST, 1 - SMALLEST)
         losses = F.binary_cross_entropy(every, true.unsqueeze(1).expand_as(every), reduction="none")
-        return mean_of_kept(losses.sum(dim=(1, 2)), kept)
+        if mask is not None:
+            losses = losses.masked_fill(~F.pad(mask, (0, 1), value=True).unsqueeze(2), 0)
+        return self.reduced(self.weighted(losses.sum(dim=(1, 2)), target), target)
 
-    def compute_logits(self, scores: Tensor) -> Tensor:
+    def compute_logits(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         memberships = self._memberships(scores)
-        fused = self._fused(memberships, _credibility(memberships))
+        fused = self._fused(memberships, _credibility(memberships), mask)
         return _credibility(fused).clamp(min=SMALLEST).log()
 
-    def compute_weights(self, scores: Tensor) -> Tensor:
+    def compute_weights(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         memberships = self._memberships(scores)
-        return self._weights(memberships, _credibility(memberships))
+        return self._weights(memberships, _credibility(memberships), mask)
 
     def _memberships(self, scores: Tensor) -> Tensor:
         return F.normalize(scores, p=self.norm, dim=2).relu().clamp(max=1)  # above by rounding
 
-    def _fused(self, memberships: Tensor, credibility: Tensor) -> Tensor:
-        return (self._weights(memberships, credibility).unsqueeze(2) * memberships).sum(dim=1).clamp(max=1)
+    def _fused(self, memberships: Tensor, credibility: Tensor, mask: Tensor | None) -> Tensor:
+        return (self._weights(memberships, credibility, mask).unsqueeze(2) * memberships).sum(dim=1).clamp(max=1)
 
-    def _weights(self, memberships: Tensor, credibility: Tensor) -> Tensor:
+    def _weights(self, memberships: Tensor, credibility: Tensor, mask: Tensor | None) -> Tensor:
         """w (B, M)."""
         entropy = _entropy(credibility) + _entropy(1 - credibility)
         uncertainty = entropy.sum(dim=2) / (self.num_classes * math.log(2))
         direction = F.normalize(memberships, dim=2)
         cosines = (direction * direction.sum(dim=1, keepdim=True)).sum(dim=2)  # the one with itself among them
-        conflict = (self.num_modalities - cosines) / max(self.num_modalities - 1, 1)
-        return ((1 - uncertainty) * (1 - conflict)).softmax(dim=1)
+        if mask is None:
+            conflict = (self.num_modalities - cosines) / max(self.num_modalities - 1, 1)
+            return ((1 - uncertainty) * (1 - conflict)).softmax(dim=1)
+        modalities = mask.sum(dim=1, keepdim=True)  # what is missing has no direction, so that it adds to no cosine
+        conflict = (modalities - cosines) / (modalities - 1).clamp(min=1)
+        return ((1 - uncertainty) * (1 - conflict)).masked_fill(~mask, -torch.inf).softmax(dim=1)
 
 
 def _credibility(memberships: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ LossAndGradients = Callable[[tuple[bool, ...]], tuple[Tensor, Sequence[Tensor | 
 
 
 def with_own_gradient(compute: LossAndGradients, plain: Callable[..., Tensor] | None, *inputs: Tensor) -> Tensor:
-    """A scalar loss of `inputs` whose gradients are computed together with its value, without autograd.
+    """A loss of `inputs` whose gradients are computed together with its value, without autograd: a scalar, or one loss
+    for each sample (B,) where the gradients are apart, too: (B, ...).
 
     For losses whose intermediate tensors are much larger than their inputs: done block by block, value and gradient in
     one go, nothing large is stored between forward and backward.
@@ -69,7 +70,11 @@ class _Attach(torch.autograd.Function):
                 wanted = [tensor for tensor in inputs if tensor.requires_grad]
                 found = iter(torch.autograd.grad(loss, wanted, incoming, create_graph=True))
             return None, None, None, *(next(found) if tensor.requires_grad else None for tensor in inputs)
-        scaled = [None if gradient is None else gradient * incoming for gradient in gradients]
+        by_sample = incoming.dim() == 1
+        scaled = [
+            None if g is None else g * (incoming.view(-1, *[1] * (g.dim() - 1)) if by_sample else incoming)
+            for g in gradients
+        ]
         if torch.is_grad_enabled():
             scaled = [None if gradient is None else _Final.apply(gradient, *inputs) for gradient in scaled]
         return None, None, None, *scaled

@@ -18,7 +18,7 @@ class MMPareto(Fusion):
 
     which conflicts with neither term and is as long as their sum. That is what `backward` does: it walks back twice,
     and needs each modality's parameters. `loss.backward()` alone gives the plain sum of both, which is also what all
-    other parameters get.
+    other parameters get. Both sums are over the modalities that a sample has.
 
     As released (github.com/GeWu-Lab/MMPareto_ICML2024), but for the heads: there the fused prediction has a head of its
     own over concatenated features, and heads get the plain gradients; here the same last layers serve both, and are of
@@ -40,10 +40,13 @@ class MMPareto(Fusion):
         check_number("gamma", gamma, above=0)
         self.gamma = gamma
 
-    def compute_logits(self, scores: Tensor) -> Tensor:
+    def compute_logits(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         return scores.sum(dim=1)
 
-    def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
+    def compute_loss(self, scores: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        if mask is not None:
+            of_all = self.cross_entropies(scores, target).masked_fill(~mask, 0).sum(dim=1)
+            return self.cross_entropy(scores.sum(dim=1), target) + self.reduced(of_all, target)
         of_each = [self.cross_entropy(of_one, target) for of_one in scores.unbind(dim=1)]
         return self.cross_entropy(scores.sum(dim=1), target) + torch.stack(of_each).sum()
 
@@ -54,9 +57,10 @@ class MMPareto(Fusion):
         target: Tensor,
         modality_parameters: ModalityParameters | None = None,
         share: float = 1.0,
+        mask: Tensor | None = None,
     ) -> None:
         of_modalities = required(self, modality_parameters)
-        fused = self.negative_log_likelihood(scores, target)
+        fused = self.negative_log_likelihood(scores, target, mask)
         first = backward_apart(fused * share, of_modalities, retain_graph=True)
         second = backward_apart((loss - fused) * share, of_modalities)
         for own in of_modalities:

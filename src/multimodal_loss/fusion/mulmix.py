@@ -1,19 +1,21 @@
 """Mulmix: each mixture of modalities predicts, and learns where the others doubt (Liu, Li, Xu, Natarajan 2018)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from multimodal_loss.fusion.base import Fusion, check_choice, check_number, mean_of_kept
+from multimodal_loss.fusion.base import Fusion, check_choice, check_number, patterns
 from multimodal_loss.fusion.gradients import with_own_gradient
 from multimodal_loss.fusion.mulmix_subsets import (
     MIN_DOUBT,
     members_of_subsets,
-    subset_loss_and_gradient,
     subset_losses,
+    subset_losses_and_gradient,
 )
 
 CANDIDATES = {"sum": 20, "mean": 10, "heads": 4}  # with the largest number of modalities each can do
-REDUCTIONS = ("auto", "sum", "mean")
+CANDIDATE_REDUCTIONS = ("auto", "sum", "mean")
 MAX_SUMMED = 4  # "auto" sums over candidates up to this many modalities
 MAX_ENUMERATED_SUMS = 6  # above it, candidates by sum go through `mulmix_subsets`
 
@@ -33,13 +35,17 @@ class Mulmix(Fusion):
     study speak for (it does not say). Exact for up to 20 modalities: from 7 on the subsets are never listed (see
     `mulmix_subsets`), `logits` carry no gradient there, and the loss has no second derivative.
 
+    Of a sample that lacks modalities the candidates are the subsets of the others, and N is their number; a single one
+    is its own, only candidate.
+
     Args:
         beta: how strongly a candidate is silenced once the others are sure; 0 trains all alike.
         candidates: a candidate's logits from its members: "sum"; "mean", listed one by one, up to 10 modalities;
             "heads", a linear layer of its own over the concatenated members, as in the original, up to 4 modalities.
         candidate_reduction: "sum" as in the original; "mean", L / N, where the number of candidates would multiply the
-            loss by hundreds of thousands; "auto": sum up to 4 modalities, beyond the original's 3, and mean above.
-        ignore_index: samples with this target leave the loss as if they were not in the batch.
+            loss by hundreds of thousands; "auto": sum up to 4 modalities, beyond the original's 3, and mean above, by
+            the M of the fusion.
+        ignore_index, reduction, weight: see `Fusion`. q is of the one class y: there is no label smoothing.
 
     Raises:
         ValueError: a value that an option does not know, beta below 0, or more modalities than the kind of candidates
@@ -56,10 +62,12 @@ class Mulmix(Fusion):
         candidates: str = "sum",
         candidate_reduction: str = "auto",
         ignore_index: int = -100,
+        reduction: str = "mean",
+        weight: Sequence[float] | Tensor | None = None,
     ) -> None:
-        super().__init__(num_classes, num_modalities, ignore_index)
+        super().__init__(num_classes, num_modalities, ignore_index, reduction, weight)
         check_choice("candidates", candidates, tuple(CANDIDATES))
-        check_choice("candidate_reduction", candidate_reduction, REDUCTIONS)
+        check_choice("candidate_reduction", candidate_reduction, CANDIDATE_REDUCTIONS)
         if num_modalities > CANDIDATES[candidates]:
             raise ValueError(
                 f"candidates={candidates} takes at most {CANDIDATES[candidates]} modalities, got {num_modalities}: "
@@ -75,29 +83,62 @@ class Mulmix(Fusion):
         if candidates == "heads":
             self.heads = nn.ModuleList(nn.Linear(int(row.sum()) * num_classes, num_classes) for row in self.members)
 
-    def compute_logits(self, scores: Tensor) -> Tensor:
-        if not self._listed:
-            return -subset_losses(scores, self.beta) * self._weight()
-        return -self._loss(self._candidate_log_probabilities(scores)).t() * self._weight()
+    def compute_logits(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
+        if self._listed:
+            losses = self._loss(self._candidate_log_probabilities(scores), mask).t()
+        elif mask is None:
+            losses = subset_losses(scores, self.beta)
+        else:
+            losses = torch.empty_like(scores[:, 0])
+            for rows, here in patterns(mask):
+                losses[rows] = subset_losses(scores[rows][:, here], self.beta)
+        return -losses * (self._weight() if mask is None else self._weights(scores, mask)[:, None])
 
-    def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
+    def compute_loss(self, scores: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         kept = self.kept(target)
-        target = target if kept is None else target.where(kept, 0)
+        safe = target if kept is None else target.where(kept, 0)
         if not self._listed:
-            loss = with_own_gradient(
-                lambda wanted: subset_loss_and_gradient(scores, target, kept, self.beta, wanted), None, scores
-            )
-            return loss * self._weight()
+            return self._loss_over_subsets(scores, target, safe, mask)
         log_p = self._candidate_log_probabilities(scores)
-        of_target = log_p.gather(1, target.expand(len(log_p), 1, -1))[:, 0]
-        return mean_of_kept(self._loss(of_target), kept) * self._weight()
+        losses = self._loss(log_p.gather(1, safe.expand(len(log_p), 1, -1))[:, 0], mask)
+        if mask is not None:
+            return self.reduced(self.weighted(losses * self._weights(scores, mask), target), target)
+        return self.reduced(self.weighted(losses, target), target) * self._weight()
 
-    def _weight(self) -> float:
-        """What the sum over candidates is multiplied by."""
+    def _loss_over_subsets(self, scores: Tensor, target: Tensor, safe: Tensor, mask: Tensor | None) -> Tensor:
+        share = self.divisors(target, scores)
+
+        def of_all(wanted: tuple[bool, ...]) -> tuple[Tensor, tuple[Tensor | None]]:
+            losses, gradient = subset_losses_and_gradient(scores, safe, share, self.beta, wanted[0])
+            return self.reduced(self.weighted(losses, target), target), (gradient,)
+
+        if mask is None:
+            return with_own_gradient(of_all, None, scores) * self._weight()
+        weights, kinds = self._weights(scores, mask), patterns(mask)
+
+        def of_each_kind(wanted: tuple[bool, ...]) -> tuple[Tensor, tuple[Tensor]]:
+            losses, gradient = scores.new_empty(len(scores)), torch.zeros_like(scores)
+            shares = share / weights
+            for rows, here in kinds:
+                part = scores[rows][:, here]
+                losses[rows], found = subset_losses_and_gradient(part, safe[rows], shares[rows], self.beta, wanted[0])
+                if found is not None:
+                    gradient[rows[:, None], here] = found
+            return self.reduced(self.weighted(losses * weights, target), target), (gradient,)
+
+        return with_own_gradient(of_each_kind, None, scores)
+
+    def _weight(self, modalities: int | None = None) -> float:
+        """What the sum over the candidates of so many modalities, by default all, is multiplied by."""
         summed = self.candidate_reduction == "sum"
         if self.candidate_reduction == "auto":
             summed = self.num_modalities <= MAX_SUMMED
-        return 1.0 if summed else 1.0 / (2**self.num_modalities - 1)
+        return 1.0 if summed else 1.0 / (2 ** (modalities or self.num_modalities) - 1)
+
+    def _weights(self, scores: Tensor, mask: Tensor) -> Tensor:
+        """The same for each sample (B,)."""
+        of_number = [self._weight(modalities) for modalities in range(self.num_modalities + 1)]
+        return scores.new_tensor(of_number)[mask.sum(dim=1)]
 
     def _candidate_log_probabilities(self, x: Tensor) -> Tensor:
         """log p (N, C, B), the samples last, where softmax and sums are quickest for few classes."""
@@ -111,9 +152,16 @@ class Mulmix(Fusion):
         summed = members @ x.permute(1, 2, 0).flatten(1)
         return summed.view(len(members), self.num_classes, len(x)).log_softmax(dim=1)
 
-    def _loss(self, log_p: Tensor) -> Tensor:
+    def _loss(self, log_p: Tensor, mask: Tensor | None) -> Tensor:
         """L, summed over the candidates, from their log p (N, ..., B): (..., B)."""
         with torch.no_grad():
             doubt = (-torch.expm1(log_p)).clamp(min=MIN_DOUBT).log()
-            q = ((doubt.sum(dim=0) - doubt) * (self.beta / max(len(log_p) - 1, 1))).exp()
+            if mask is None:
+                q = ((doubt.sum(dim=0) - doubt) * (self.beta / max(len(log_p) - 1, 1))).exp()
+            else:
+                missing = self.members.to(log_p.dtype) @ (~mask).t().to(log_p.dtype) > 0  # (N, B)
+                missing = missing.view(len(log_p), *[1] * (log_p.dim() - 2), -1)
+                doubt = doubt.masked_fill(missing, 0)
+                others = ((~missing).sum(dim=0) - 1).clamp(min=1).to(log_p.dtype)
+                q = ((doubt.sum(dim=0) - doubt) * (self.beta / others)).exp().masked_fill(missing, 0)
         return -(q * log_p).sum(dim=0)

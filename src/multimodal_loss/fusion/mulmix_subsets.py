@@ -13,7 +13,6 @@ so that value and gradient come out of a single pass over blocks of candidates t
 import torch
 from torch import Tensor
 
-from multimodal_loss.fusion.base import mean_of_kept, share_of_kept
 from multimodal_loss.fusion.scratch import Scratch
 
 MAX_SPREAD = 69.0  # log of 1e30: scores further than this below their modality's best count as this far below
@@ -37,20 +36,21 @@ def subset_losses(scores: Tensor, beta: float) -> Tensor:
     return losses
 
 
-def subset_loss_and_gradient(
-    scores: Tensor, target: Tensor, kept: Tensor | None, beta: float, wanted: tuple[bool, ...]
-) -> tuple[Tensor, tuple[Tensor | None]]:
-    """The mean of L^target, the sum over all non-empty subsets, over the samples `kept` (None: all); its gradient."""
+def subset_losses_and_gradient(
+    scores: Tensor, target: Tensor, share: Tensor, beta: float, wanted: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Each sample's L^target (B,), the sum over all non-empty subsets; its gradient over the sample's `share`, () or
+    (B,).
+    """
     losses = scores.new_empty(len(scores))
     gradient = torch.empty_like(scores)
     for part in _sample_parts(scores):
         tables = _Tables(scores[part])
-        loss, table_gradients = _sum_over_subsets(tables, target[None, part], beta, with_gradient=wanted[0])
+        loss, table_gradients = _sum_over_subsets(tables, target[None, part], beta, with_gradient=wanted)
         losses[part] = loss[0]
-        if wanted[0]:
+        if wanted:
             gradient[part] = tables.to_scores(*table_gradients)
-    share = share_of_kept(losses, kept)
-    return mean_of_kept(losses, kept), (gradient.div_(share.view(-1, 1, 1)) if wanted[0] else None,)
+    return losses, gradient.div_(share.view(-1, 1, 1)) if wanted else None
 
 
 class _Tables:

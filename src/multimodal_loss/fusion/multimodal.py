@@ -1,6 +1,6 @@
 """The MultiModal loss (Moon & Lee, Machine Learning 114, 2025, arXiv 2308.10486)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from multimodal_loss.fusion.base import check_choice, check_number
 from multimodal_loss.fusion.gradients import autograd_only, with_own_gradient
-from multimodal_loss.fusion.multimodal_fused import EPSILON, MAX_INVERSE_GAMMA, loss_and_gradients
-from multimodal_loss.fusion.proxies import ProxyFusion, as_rows, new_proxies
+from multimodal_loss.fusion.multimodal_fused import MAX_INVERSE_GAMMA, losses_and_gradients
+from multimodal_loss.fusion.proxies import EPSILON, ProxyFusion, as_rows, lengths, new_proxies
 from multimodal_loss.fusion.shapley import shapley_values
 
 VARIANTS = ("released", "paper")
@@ -32,6 +32,9 @@ class MultiModalLoss(ProxyFusion):
 
     These are the formulas of the authors' released code; `variant="paper"` follows the paper's text instead.
 
+    Of a sample that lacks modalities the query x, the proxies v and the sums over m have the others alone: w_ck is that
+    part of v_ck, rectified and of length 1. Of a single modality A_c' is x_c' (1 + r_c').
+
     After training, `attention(scores)` is r, and `contributions(scores)` what each modality adds to each fused logit. A
     modality's weight is its share of what all add to the logit of the predicted class, where less than 0 counts as 0.
 
@@ -48,7 +51,8 @@ class MultiModalLoss(ProxyFusion):
         class_score: the axis of p: "class" (eq. 6); "proxy": over the K proxies of a class, as SoftTriple does, which
             also takes S from [0, K] to [0, 1]; "proxy_times_k": the same times K. The last two are ablations (Table 6).
         proxy_lr_multiplier: the proxies' learning rate is this times the backbone's (see `parameter_groups`).
-        ignore_index: samples with this target leave the loss as if they were not in the batch.
+        ignore_index, reduction, weight, label_smoothing: see `Fusion`. "none" and label smoothing take the slower way
+            that the ablations take, with several arrays of B * C * K numbers.
 
     Example:
         >>> loss_function = MultiModalLoss(num_classes=3, num_modalities=2)
@@ -75,8 +79,13 @@ class MultiModalLoss(ProxyFusion):
         class_score: str = "class",
         proxy_lr_multiplier: float = 1.0,
         ignore_index: int = -100,
+        reduction: str = "mean",
+        weight: Sequence[float] | Tensor | None = None,
+        label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(num_classes, num_modalities, proxy_lr_multiplier, ignore_index)
+        super().__init__(
+            num_classes, num_modalities, proxy_lr_multiplier, ignore_index, reduction, weight, label_smoothing
+        )
         check_choice("variant", variant, VARIANTS)
         check_choice("attention", attention, ATTENTIONS)
         check_choice("class_score", class_score, CLASS_SCORES)
@@ -88,34 +97,38 @@ class MultiModalLoss(ProxyFusion):
         self.class_score = class_score
         self.proxies = new_proxies(num_classes, proxies_per_class, num_modalities)
 
-    def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
-        if not self._has_fused_loss() or autograd_only():
-            return super().compute_loss(scores, target)
+    def compute_loss(self, scores: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        if not self._has_fused_loss() or autograd_only() or mask is not None:
+            return super().compute_loss(scores, target, mask)
         proxies, kept = self.proxies, self.kept(target)
         safe = target if kept is None else target.where(kept, 0)
-        return with_own_gradient(
-            lambda wanted: loss_and_gradients(scores, proxies, safe, kept, self.gamma, wanted),
-            lambda x, raw: self.cross_entropy(self._logits(x, raw), target),
-            scores,
-            proxies,
-        )
+        share = self.divisors(target, scores)
 
-    def compute_logits(self, scores: Tensor) -> Tensor:
-        return self._logits(scores, self.proxies)
+        def fused(wanted: tuple[bool, ...]) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
+            losses, gradients = losses_and_gradients(scores, proxies, safe, share, self.gamma, wanted)
+            return self.reduced(self.weighted(losses, target), target), gradients
 
-    def _logits(self, scores: Tensor, raw_proxies: Tensor) -> Tensor:
-        proxies = self._effective(raw_proxies)
-        similarity = self._similarity(scores, proxies)
-        return (self._class_score(similarity) + self._attended_output(scores, similarity, proxies)).t()
+        def plain(x: Tensor, raw: Tensor) -> Tensor:
+            return self.cross_entropy(self._logits(x, raw), target)
 
-    def attention(self, scores: Tensor) -> Tensor:
+        return with_own_gradient(fused, plain, scores, proxies)
+
+    def compute_logits(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self._logits(scores, self.proxies, mask)
+
+    def _logits(self, scores: Tensor, raw_proxies: Tensor, mask: Tensor | None = None) -> Tensor:
+        proxies, length = self._proxies_of(raw_proxies, mask)
+        similarity = self._similarity(scores, proxies, length)
+        return (self._class_score(similarity) + self._attended_output(scores, similarity, proxies, length)).t()
+
+    def attention(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         """r of eq. 5 (B, M, C): what the proxies that a sample attends to hold for each modality and class.
 
-        Zeros without attention ("none_sum", "none_zero"). Errors as of `logits`.
+        Zeros without attention ("none_sum", "none_zero"), and for what is missing. Errors as of `logits`.
         """
-        return self._on_scores("_attention_to", scores)
+        return self._on_scores("_attention_to", scores, mask)
 
-    def contributions(self, scores: Tensor, orders: int = ORDERS) -> Tensor:
+    def contributions(self, scores: Tensor, orders: int = ORDERS, mask: Tensor | None = None) -> Tensor:
         """How much each modality adds to each fused logit: (B, M, C), whose sum over M is the logits.
 
         The attended output is a sum over modalities, A = sum_m x_m (1 + r_m), and split as it stands. The class score S
@@ -123,19 +136,22 @@ class MultiModalLoss(ProxyFusion):
         it, as the mean over all orders in which they may come. One that has not joined has scores of 0: it is not in
         the query, which (for "released") is the direction of what is left; without any, S is 0. With more than 4
         modalities the mean is over `orders` random orders and their reverses, the same ones in every call: the sum is
-        still the logits, the split an estimate.
+        still the logits, the split an estimate. What is missing (`mask`) adds 0, and the others are split among
+        themselves.
 
         Raises:
             ValueError: `orders` below 1; otherwise as `logits`.
         """
         check_number("orders", orders, at_least=1, whole=True)
-        return self._on_scores("_contributions", scores, orders)
+        return self._on_scores("_contributions", scores, mask, orders=orders)
 
-    def compute_weights(self, scores: Tensor) -> Tensor:
-        contributions = self._contributions(scores)
+    def compute_weights(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
+        contributions = self._contributions(scores, mask)
         predicted = contributions.sum(dim=1, keepdim=True).argmax(dim=2, keepdim=True)
         added = contributions.take_along_dim(predicted, dim=2).squeeze(2).clamp(min=0)
         nothing = ~(added > 0).any(dim=1, keepdim=True)
+        if mask is not None:
+            nothing = nothing & mask
         return F.normalize(added.masked_fill(nothing, 1), p=1, dim=1)
 
     def diagnostics(self, scores: Callable[[], Tensor], target: Tensor) -> dict[str, Any]:
@@ -177,19 +193,25 @@ class MultiModalLoss(ProxyFusion):
     def _has_fused_loss(self) -> bool:
         """Whether the options are those that `multimodal_fused` covers: all but the ablations and extreme gammas."""
         options = (self.variant, self._attention, self.class_score)
-        return options == ("released", "soft", "class") and self.gamma * MAX_INVERSE_GAMMA >= 1
+        reduced = self.reduction != "none" and self.label_smoothing == 0
+        return options == ("released", "soft", "class") and reduced and self.gamma * MAX_INVERSE_GAMMA >= 1
 
-    def _attention_to(self, scores: Tensor) -> Tensor:
+    def _attention_to(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         """r (B, M, C)."""
         if self._attention in WITHOUT_ATTENTION:
             return torch.zeros_like(scores)
-        proxies = self._effective(self.proxies)
-        return self._expected_proxy(self._similarity(scores, proxies), proxies).permute(2, 0, 1)
+        proxies, length = self._proxies_of(self.proxies, mask)
+        similarity = self._similarity(scores, proxies, length)
+        attention = self._expected_proxy(similarity, proxies, length).permute(2, 0, 1)
+        return attention if mask is None else attention.masked_fill(~mask.unsqueeze(2), 0)
 
-    def _contributions(self, scores: Tensor, orders: int = ORDERS) -> Tensor:
+    def _contributions(self, scores: Tensor, mask: Tensor | None = None, orders: int = ORDERS) -> Tensor:
         """(B, M, C)"""
-        proxies = self._effective(self.proxies).unflatten(1, (self.num_modalities, self.num_classes))
-        products = torch.einsum("qmc,bmc->mqb", proxies, scores)
+        proxies, proxy_length = self._proxies_of(self.proxies, mask)
+        by_modality = proxies.unflatten(1, (self.num_modalities, self.num_classes))
+        products = torch.einsum("qmc,bmc->mqb", by_modality, scores)
+        if proxy_length is not None:
+            products = products / proxy_length
 
         def class_score(members: tuple[int, ...]) -> Tensor:
             """S (B, C) of these modalities alone."""
@@ -199,8 +221,11 @@ class MultiModalLoss(ProxyFusion):
                 similarity = similarity / length.clamp(min=EPSILON)
             return self._class_score(similarity.view(self.num_classes, self.proxies_per_class, len(scores))).t()
 
+        # Who is missing adds nothing when it joins, which leaves the Shapley values of the others what they are.
         shares = torch.stack(shapley_values(class_score, self.num_modalities, orders), dim=1)
-        return shares if self._attention == "none_zero" else shares + scores * (1 + self._attention_to(scores))
+        if mask is not None:
+            shares = shares.masked_fill(~mask.unsqueeze(2), 0)
+        return shares if self._attention == "none_zero" else shares + scores * (1 + self._attention_to(scores, mask))
 
     # Below, the samples are the last axis: softmax and sums over classes and proxies run along contiguous memory.
 
@@ -209,12 +234,24 @@ class MultiModalLoss(ProxyFusion):
         rows = as_rows(raw_proxies)
         return F.normalize(rows.clamp(min=0), dim=1) if self.variant == "released" else rows
 
-    def _similarity(self, scores: Tensor, proxies: Tensor) -> Tensor:
+    def _proxies_of(self, raw_proxies: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Proxies as rows (C * K, D), and what they are still to be divided by, for each sample (C * K, B): their
+        length in the space of the modalities that it has.
+        """
+        if mask is None or self.variant == "paper":
+            return self._effective(raw_proxies), None
+        rows = as_rows(raw_proxies).clamp(min=0)
+        return rows, lengths(rows, self.num_modalities, mask)
+
+    def _similarity(self, scores: Tensor, proxies: Tensor, length: Tensor | None = None) -> Tensor:
         """s (C, K, B)."""
         query = scores.flatten(1)
         if self.variant == "released":
             query = F.normalize(query, dim=1)
-        return (proxies @ query.t()).view(self.num_classes, self.proxies_per_class, len(scores))
+        similarity = proxies @ query.t()
+        if length is not None:
+            similarity = similarity / length
+        return similarity.view(self.num_classes, self.proxies_per_class, len(scores))
 
     def _class_score(self, similarity: Tensor) -> Tensor:
         """S (C, B)."""
@@ -222,27 +259,34 @@ class MultiModalLoss(ProxyFusion):
         score = ((similarity / self.gamma).softmax(dim=axis) * similarity).sum(dim=1)
         return score * self.proxies_per_class if self.class_score == "proxy_times_k" else score
 
-    def _attended_output(self, scores: Tensor, similarity: Tensor, proxies: Tensor) -> Tensor:
+    def _attended_output(self, scores: Tensor, similarity: Tensor, proxies: Tensor, length: Tensor | None) -> Tensor:
         """A (C, B)."""
         x = scores.permute(1, 2, 0)
         if self._attention == "none_zero":
             return torch.zeros_like(x[0])
         if self._attention == "none_sum":
             return x.sum(dim=0)
-        return (x * (1 + self._expected_proxy(similarity, proxies))).sum(dim=0)
+        return (x * (1 + self._expected_proxy(similarity, proxies, length))).sum(dim=0)
 
-    def _expected_proxy(self, similarity: Tensor, proxies: Tensor) -> Tensor:
+    def _expected_proxy(self, similarity: Tensor, proxies: Tensor, length: Tensor | None) -> Tensor:
         """r (M, C, B)."""
         shape = (self.num_modalities, self.num_classes)
         flat = similarity.flatten(0, 1)
         if self._attention == "soft":
-            return (proxies.t() @ (flat / self.gamma).softmax(dim=0)).view(*shape, flat.shape[1])
+            attention = (flat / self.gamma).softmax(dim=0)
+            if length is not None:
+                attention = attention / length
+            return (proxies.t() @ attention).view(*shape, flat.shape[1])
         if self._attention == "hard_global":
-            return proxies[flat.argmax(dim=0)].view(flat.shape[1], *shape).permute(1, 2, 0)
+            closest = flat.argmax(dim=0)
+            expected = proxies[closest].view(flat.shape[1], *shape).permute(1, 2, 0)
+            return expected if length is None else expected / length.gather(0, closest[None])
         # Entry (m, c) of the closest proxy of class c, from a table (C, K, M) of each class's own entries.
         table = proxies.view(self.num_classes, self.proxies_per_class, *shape).diagonal(dim1=0, dim2=3).permute(2, 0, 1)
         classes = torch.arange(self.num_classes, device=table.device)
-        return table[classes[:, None], similarity.argmax(dim=1)].permute(2, 0, 1)
+        nearest = similarity.argmax(dim=1, keepdim=True)
+        expected = table[classes[:, None], nearest[:, 0]].permute(2, 0, 1)
+        return expected if length is None else expected / length.view_as(similarity).gather(1, nearest)[:, 0]
 
 
 def _count_groups(linked: Tensor) -> int:

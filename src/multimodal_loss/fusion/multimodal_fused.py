@@ -19,27 +19,27 @@ import math
 import torch
 from torch import Tensor
 
-from multimodal_loss.fusion.base import mean_of_kept, share_of_kept
+from multimodal_loss.fusion.proxies import EPSILON
 from multimodal_loss.fusion.scratch import Scratch
 
 LOG_2 = math.log(2)
-EPSILON = 1e-12  # the least norm that a vector is divided by, as in torch.nn.functional.normalize
 MAX_INVERSE_GAMMA = 40.0  # |s| / gamma stays below it, so that the exponential needs no shift in float32
 CPU_BLOCK = 2**18  # similarities in a block, per thread: three float32 arrays of this size, 3 MB, stay near the core
 ACCELERATOR_BLOCK = 2**22  # few launches; three float32 arrays, 48 MB
 MIN_ROWS = 256  # with fewer samples in a block, reading W for each costs more than the cache saves
 
 
-def loss_and_gradients(
-    scores: Tensor, proxies: Tensor, target: Tensor, kept: Tensor | None, gamma: float, wanted: tuple[bool, ...]
+def losses_and_gradients(
+    scores: Tensor, proxies: Tensor, target: Tensor, share: Tensor, gamma: float, wanted: tuple[bool, ...]
 ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
-    """The mean loss, and its gradients with respect to scores and proxies where `wanted` says so.
+    """The samples' losses (B,), and the gradients of their sum, each over its `share`, with respect to scores and
+    proxies where `wanted` says so.
 
     Args:
         scores: (B, M, C), float32 or float64.
         proxies: (C, K, M, C), raw values.
         target: (B,), class indices.
-        kept: (B,), which samples the mean is over; None: all.
+        share: () or (B,), what each sample's gradient is divided by.
         gamma: temperature, at least 1 / MAX_INVERSE_GAMMA.
         wanted: for scores and for proxies.
     """
@@ -51,7 +51,6 @@ def loss_and_gradients(
     unit.div_(norm.clamp(min=EPSILON))
 
     losses = flat.new_empty(batch)
-    share = share_of_kept(losses, kept)
     flat_grad = torch.empty_like(flat) if wanted[0] else None
     unit_grad = flat.new_zeros(unit.t().shape) if wanted[1] else None
     rows = _rows_per_block(batch, len(unit), flat.device)
@@ -75,7 +74,7 @@ def loss_and_gradients(
     proxies_grad = None
     if unit_grad is not None:
         proxies_grad = _through_rectified_norm(unit_grad, unit, norm, raw).view(proxies.shape)
-    return mean_of_kept(losses, kept), (scores_grad, proxies_grad)
+    return losses, (scores_grad, proxies_grad)
 
 
 class _Block:

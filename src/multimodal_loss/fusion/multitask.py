@@ -1,6 +1,6 @@
 """Multitask: a loss of its own for every modality, and an ensemble of their predictions fitted afterwards (MOMA)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +20,15 @@ class Multitask(Fusion):
     needs scikit-learn) and puts into the buffers `ensemble_weight` (C, M * C) and `ensemble_bias` (C,), so that it
     travels with the checkpoint; "mean", the mean of the probabilities.
 
+    Of a sample that lacks modalities the loss sums the others' cross-entropies (its mean is still over samples), "mean"
+    is over the others, and the regression reads the others: its terms of what is missing are 0.
+
     Args:
         loss: "nll" of each modality's softmax; "cross_entropy_of_probabilities" takes a second softmax, as the fusions
             that read probabilities do.
         ensemble: "logistic" or "mean".
         ignore_index: samples with this target leave the loss, and the fit, as if they were not there.
+        reduction, weight, label_smoothing: see `Fusion`.
     """
 
     ensemble_weight: Tensor
@@ -37,8 +41,11 @@ class Multitask(Fusion):
         loss: str = "nll",
         ensemble: str = "logistic",
         ignore_index: int = -100,
+        reduction: str = "mean",
+        weight: Sequence[float] | Tensor | None = None,
+        label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(num_classes, num_modalities, ignore_index)
+        super().__init__(num_classes, num_modalities, ignore_index, reduction, weight, label_smoothing)
         check_choice("loss", loss, LOSSES)
         check_choice("ensemble", ensemble, ENSEMBLES)
         self.loss = loss
@@ -46,16 +53,25 @@ class Multitask(Fusion):
         self.register_buffer("ensemble_weight", torch.zeros(num_classes, num_modalities * num_classes))
         self.register_buffer("ensemble_bias", torch.zeros(num_classes))
 
-    def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
+    def compute_loss(self, scores: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         logits = scores if self.loss == "nll" else scores.softmax(dim=-1)
+        if mask is not None:
+            of_each = self.cross_entropies(logits, target).masked_fill(~mask, 0)
+            return self.reduced(of_each.sum(dim=1), target)
         losses = [self.cross_entropy(of_one, target) for of_one in logits.unbind(dim=1)]
-        return torch.stack(losses).sum()
+        return torch.stack(losses).sum(dim=0)
 
-    def compute_logits(self, scores: Tensor) -> Tensor:
+    def compute_logits(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         if self.ensemble == "mean":
-            return scores.log_softmax(dim=-1).logsumexp(dim=1)  # softmax of this is the mean of the probabilities
+            log_p = scores.log_softmax(dim=-1)
+            if mask is not None:
+                log_p = log_p.masked_fill(~mask.unsqueeze(2), -torch.inf)
+            return log_p.logsumexp(dim=1)  # softmax of this is the mean of the probabilities
         weight, bias = self.ensemble_weight.to(scores.dtype), self.ensemble_bias.to(scores.dtype)
-        return F.linear(scores.softmax(dim=-1).flatten(1), weight, bias)
+        p = scores.softmax(dim=-1)
+        if mask is not None:
+            p = p.masked_fill(~mask.unsqueeze(2), 0)
+        return F.linear(p.flatten(1), weight, bias)
 
     @torch.no_grad()
     def after_training(self, scores: Callable[[], Tensor], target: Tensor) -> None:

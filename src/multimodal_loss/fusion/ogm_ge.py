@@ -15,6 +15,9 @@ class OGMGE(Fusion):
         loss = CE(sum_m x_m), with the gradient of modality m's parameters times k_m, and then, for its weights, plus
         noise of the standard deviation that the tensor's gradient had before                              (eq. 13)
 
+    With missing modalities the sum in the loss is over those that a sample has, and s_m the mean over the samples that
+    have m; a modality that none of the batch has leaves rho.
+
     Noise needs each modality's parameters and a call of `backward`. Without it `loss.backward()` will do: the loss
     reads k_m x_m, and (1 - k_m) x_m without its gradient, which has the same value.
 
@@ -60,24 +63,33 @@ class OGMGE(Fusion):
     def begin_epoch(self, epoch: int, num_samples: int) -> None:
         self.epoch.fill_(epoch)
 
-    def compute_logits(self, scores: Tensor) -> Tensor:
+    def compute_logits(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         return scores.sum(dim=1)
 
-    def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
+    def compute_loss(self, scores: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         if self.noise == 0:
-            k = self.coefficients(scores, target)[:, None]
+            k = self.coefficients(scores, target, mask)[:, None]
             scores = k * scores + (1 - k) * scores.detach()
         return self.cross_entropy(scores.sum(dim=1), target)
 
     @torch.no_grad()
-    def coefficients(self, scores: Tensor, target: Tensor) -> Tensor:
+    def coefficients(self, scores: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """k (M,), from scores (B, M, C) and targets (B,)."""
         kept = target != self.ignore_index
         true = target.where(kept, 0)[:, None, None].expand(-1, self.num_modalities, 1)
         of_true = scores.softmax(dim=2).gather(2, true).squeeze(2)
-        confidence = of_true.masked_fill(~kept[:, None], 0).sum(dim=0)
+        if mask is None:
+            confidence = of_true.masked_fill(~kept[:, None], 0).sum(dim=0)
+            others: Tensor | int = max(self.num_modalities - 1, 1)
+        else:
+            here = mask & kept[:, None]
+            samples = here.sum(dim=0)
+            confidence = of_true.masked_fill(~here, 0).sum(dim=0) / samples.clamp(min=1)
+            others = ((samples > 0).sum() - 1).clamp(min=1)
         ratio = confidence[:, None] / confidence.clamp(min=torch.finfo(confidence.dtype).tiny)
-        ratio = (ratio.sum(dim=1) - ratio.diagonal()) / max(self.num_modalities - 1, 1)
+        if mask is not None:
+            ratio = ratio.masked_fill(samples == 0, 0)
+        ratio = (ratio.sum(dim=1) - ratio.diagonal()) / others
         k = torch.where(ratio > 1, 1 - (self.alpha * ratio).tanh(), 1)
         return k if self.modulated_epochs is None else k.where(self.epoch <= self.modulated_epochs, 1)
 
@@ -88,13 +100,14 @@ class OGMGE(Fusion):
         target: Tensor,
         modality_parameters: ModalityParameters | None = None,
         share: float = 1.0,
+        mask: Tensor | None = None,
     ) -> None:
         if self.noise == 0:
-            super().backward(loss, scores, target, modality_parameters, share)
+            super().backward(loss, scores, target, modality_parameters, share, mask)
             return
         of_modalities = required(self, modality_parameters)
         found = backward_apart(loss * share, of_modalities)
-        for k, own in zip(self.coefficients(scores, target), of_modalities, strict=True):
+        for k, own in zip(self.coefficients(scores, target, mask), of_modalities, strict=True):
             for gradient in rows_of(found, own):
                 noise = self._noise(gradient)
                 gradient.mul_(k)

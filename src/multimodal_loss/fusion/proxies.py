@@ -5,6 +5,7 @@ Fusions keep their proxies as one parameter of shape (C, K, M, C): class, proxy 
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,14 +13,25 @@ from torch import Tensor, nn
 
 from multimodal_loss.fusion.base import Fusion, check_number
 
+EPSILON = 1e-12  # the least norm that a vector is divided by, as in torch.nn.functional.normalize
+
 
 class ProxyFusion(Fusion):
     """A fusion whose one parameter, `proxies`, learns at `proxy_lr_multiplier` times the backbone's rate."""
 
     proxies: nn.Parameter
 
-    def __init__(self, num_classes: int, num_modalities: int, proxy_lr_multiplier: float, ignore_index: int) -> None:
-        super().__init__(num_classes, num_modalities, ignore_index)
+    def __init__(
+        self,
+        num_classes: int,
+        num_modalities: int,
+        proxy_lr_multiplier: float,
+        ignore_index: int,
+        reduction: str = "mean",
+        weight: Sequence[float] | Tensor | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(num_classes, num_modalities, ignore_index, reduction, weight, label_smoothing)
         check_number("proxy_lr_multiplier", proxy_lr_multiplier, above=0)
         self.proxy_lr_multiplier = proxy_lr_multiplier
 
@@ -43,3 +55,12 @@ def new_proxies(num_classes: int, proxies_per_class: int, num_modalities: int) -
 def as_rows(proxies: Tensor) -> Tensor:
     """Proxies (C, K, M, C) as rows (C * K, D)."""
     return proxies.flatten(2).flatten(0, 1)
+
+
+def lengths(rows: Tensor, modalities: int, mask: Tensor) -> Tensor:
+    """The length of each row (Q, D) in the space of the modalities that a sample has, mask (B, M): (Q, B), at least
+    1e-12, as torch.nn.functional.normalize takes it.
+    """
+    squares = rows.square().unflatten(1, (modalities, -1)).sum(dim=2)
+    of_samples: Tensor = squares @ mask.t().to(rows.dtype)
+    return of_samples.clamp(min=EPSILON**2).sqrt()

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multimodal_loss.fusion.base import check_number
-from multimodal_loss.fusion.proxies import ProxyFusion
+from multimodal_loss.fusion.proxies import ProxyFusion, lengths
 
 
 class ProxyAnchor(ProxyFusion):
@@ -14,6 +14,11 @@ class ProxyAnchor(ProxyFusion):
     With x the concatenation of the modality scores (M * C numbers) and cos = cos(x, p_c):
     loss = mean over classes present in the batch of log(1 + sum over their samples of exp(-alpha (cos - margin)))
     + mean over all classes of log(1 + sum over all other samples of exp(alpha (cos + margin))).
+
+    Of a sample that lacks modalities x is the concatenation of the others, and p_c that part of the proxy.
+
+    The sums are of a whole batch, inside logarithms: this is no mean over samples, has no `reduction`, and processes
+    that average the gradients of their parts of a batch do not get those of the batch.
 
     Defaults are those of the original and of pytorch-metric-learning: alpha 32, margin 0.1. The original's proxies
     learn 100 times as fast as its network: that is `proxy_lr_multiplier`, 1 by default.
@@ -47,12 +52,12 @@ class ProxyAnchor(ProxyFusion):
         nn.init.kaiming_normal_(drawn, mode="fan_out")
         self.proxies = nn.Parameter(drawn.view(num_classes, 1, num_modalities, num_classes))
 
-    def compute_logits(self, scores: Tensor) -> Tensor:
+    def compute_logits(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         """alpha * cos: their softmax is this project's reading of ProxyAnchor's probabilities."""
-        return self.alpha * self._cosine(scores)
+        return self.alpha * self._cosine(scores, mask)
 
-    def compute_loss(self, scores: Tensor, target: Tensor) -> Tensor:
-        cosine = self._cosine(scores)
+    def compute_loss(self, scores: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        cosine = self._cosine(scores, mask)
         kept = self.kept(target)
         positive = F.one_hot(target if kept is None else target.where(kept, 0), self.num_classes).bool()
         negative = ~positive
@@ -63,7 +68,11 @@ class ProxyAnchor(ProxyFusion):
         present = positive.any(dim=0).sum().clamp(min=1)
         return pull.sum() / present + push.mean()
 
-    def _cosine(self, scores: Tensor) -> Tensor:
+    def _cosine(self, scores: Tensor, mask: Tensor | None) -> Tensor:
+        if mask is not None:
+            proxies = self.proxies.flatten(1)
+            query = F.normalize(scores.flatten(1), dim=1)
+            return query @ proxies.t() / lengths(proxies, self.num_modalities, mask).t()
         return F.normalize(scores.flatten(1), dim=1) @ F.normalize(self.proxies.flatten(1), dim=1).t()
 
     @staticmethod

@@ -27,6 +27,9 @@ class QMF(Fusion):
 
     H is what `begin_epoch` and the samples' positions are for: it counts each sample once an epoch, and starts at 0,
     the easiest, for samples not seen yet. Before the first `begin_epoch` the batch is all there is; nothing is kept.
+
+    A modality that a sample lacks leaves z, the sums and all pairs with the sample; its H stays as it is.
+
     Early stopping watches the negative log-likelihood of the fused probabilities, since n moves by itself.
 
     As released (github.com/QingyangZhang/QMF, MIT), but: where max = min (RGB-D's first step) n is 0, not nan. Pairs
@@ -80,33 +83,41 @@ class QMF(Fusion):
             self.latest.zero_()
         self.epoch.fill_(epoch)
 
-    def monitored(self, scores: Tensor, target: Tensor, loss: Tensor | None = None) -> Tensor:
-        return self.negative_log_likelihood(scores, target)
+    def monitored(
+        self, scores: Tensor, target: Tensor, loss: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        return self.negative_log_likelihood(scores, target, mask)
 
-    def compute_logits(self, scores: Tensor) -> Tensor:
-        return (_confidence(scores).unsqueeze(2) * scores).sum(dim=1)
+    def compute_logits(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
+        return (_confidence(scores).unsqueeze(2) * scores).sum(dim=1)  # scores of what is missing are 0
 
-    def compute_weights(self, scores: Tensor) -> Tensor:
+    def compute_weights(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         """The confidences' shares, those below 0 as 0; equal ones where none is above."""
         confidence = _confidence(scores).clamp(min=0)
+        here = torch.ones_like(confidence, dtype=torch.bool) if mask is None else mask
+        confidence = confidence.masked_fill(~here, 0)
         none = ~(confidence > 0).any(dim=1, keepdim=True)
-        return F.normalize(confidence.masked_fill(none, 1), p=1, dim=1)
+        return F.normalize(confidence.masked_fill(none & here, 1), p=1, dim=1)
 
-    def compute_loss(self, scores: Tensor, target: Tensor, index: Tensor | None = None) -> Tensor:
+    def compute_loss(
+        self, scores: Tensor, target: Tensor, mask: Tensor | None = None, index: Tensor | None = None
+    ) -> Tensor:
         assert index is not None
         kept = self.kept(target)
         confidence = _confidence(scores)
         weights = confidence.detach() if self.variant == "text_image" else confidence
         fused = (weights.unsqueeze(2) * scores).sum(dim=1)
-        repeated = target.unsqueeze(1).expand(-1, self.num_modalities)
-        of_each = F.cross_entropy(scores.mT, repeated, ignore_index=self.ignore_index, reduction="none")  # (B, M)
-        hardness = self._hardness(of_each.detach().t(), index, kept).t()
-        losses = of_each.sum(dim=1) + self.rank_weight * self._rank(confidence, hardness, kept).sum(dim=1)
+        of_each = self.cross_entropies(scores, target)  # (B, M)
+        if mask is not None:
+            of_each = of_each.masked_fill(~mask, 0)
+        counted = kept if mask is None else (mask if kept is None else mask & kept.unsqueeze(1)).t()
+        hardness = self._hardness(of_each.detach().t(), index, counted).t()
+        losses = of_each.sum(dim=1) + self.rank_weight * self._rank(confidence, hardness, kept, mask).sum(dim=1)
         return mean_of_kept(losses, kept) + self.cross_entropy(fused, target)
 
     @torch.no_grad()
     def _hardness(self, losses: Tensor, index: Tensor, kept: Tensor | None) -> Tensor:
-        """n (M, B); the losses (M, B) of the samples at `index` are noted."""
+        """n (M, B); the losses (M, B) of the samples at `index` are noted, those that count: (B,) or (M, B)."""
         if not self.history.shape[1]:
             total = losses if self.variant == "text_image" else torch.zeros_like(losses)
             return _scaled(total, total, kept)
@@ -119,10 +130,12 @@ class QMF(Fusion):
         total = history + (after if self.variant == "text_image" else before)
         return _scaled(total[:, index], total)
 
-    def _rank(self, confidence: Tensor, hardness: Tensor, kept: Tensor | None) -> Tensor:
-        """max(0, sign(d) (c - d)) (B, M) of each sample and its partner."""
+    def _rank(self, confidence: Tensor, hardness: Tensor, kept: Tensor | None, mask: Tensor | None) -> Tensor:
+        """max(0, sign(d) (c - d)) (B, M) of each sample and its partner, 0 where one lacks the modality."""
         partner = self._partners(len(confidence), kept, confidence.device)
         c, d = confidence - confidence[partner], hardness - hardness[partner]
+        if mask is not None:
+            d = d.masked_fill(~(mask & mask[partner]), 0)
         return (d.sign() * (c - d if self.rank_margin == "released" else c + d)).relu()
 
     def _partners(self, samples: int, kept: Tensor | None, device: torch.device) -> Tensor:

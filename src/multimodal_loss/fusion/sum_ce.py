@@ -9,8 +9,8 @@ class SumCrossEntropy(Fusion):
     """Cross-entropy of the sum of the modality scores: z = sum_m x^m.
 
     With probabilities as scores, |z| is at most M, so the loss stays above log(1 + (C - 1) exp(-M)):
-    0.0486 for M = 3, C = 2, and 1.699 for M = 2, C = 34.
+    0.0486 for M = 3, C = 2, and 1.699 for M = 2, C = 34. The sum is over the modalities that a sample has.
     """
 
-    def compute_logits(self, scores: Tensor) -> Tensor:
+    def compute_logits(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         return scores.sum(dim=1)
