@@ -132,8 +132,8 @@ def test_saved_results_are_small_and_say_what_they_are(built: Path) -> None:
         "figure_4_noisy_modalities_2.png",
     }
     modalities = (folder / "modalities.csv").read_text().splitlines()
-    assert modalities[0] == "condition,method,replicate_id,modality,ACC,NLL,Brier,ECE,entropy,confidence_gap"
-    assert modalities[1] == "noisy_modalities_2,Unimodal m1,0,m1,0.86,0.14,0.21,0.02,0.3,0.01"
+    assert modalities[0] == "condition,method,replicate_id,modality,prediction,ACC,NLL,Brier,ECE,entropy,confidence_gap"
+    assert modalities[1] == "noisy_modalities_2,Unimodal m1,0,m1,softmax,0.86,0.14,0.21,0.02,0.3,0.01"
     assert len(modalities) == 1 + 5 * (1 + 1 + 4 + 4)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 500_000
     environment = json.loads((folder / "environment.json").read_text())

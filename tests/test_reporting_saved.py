@@ -17,7 +17,7 @@ from multimodal_loss.reporting.analysis.fill import fill
 from multimodal_loss.reporting.analysis.provenance import provenance
 from multimodal_loss.reporting.analysis.significance import Comparison
 from multimodal_loss.reporting.formats.cells_csv import cells_csv
-from multimodal_loss.reporting.formats.saved import own_predictions, readmes, with_list
+from multimodal_loss.reporting.formats.saved import own_predictions, own_verdict, readmes, with_list
 from multimodal_loss.reporting.layouts import all_layouts
 
 LAYOUTS = all_layouts()
@@ -143,6 +143,46 @@ def test_own_predictions_are_means_over_replicates() -> None:
     assert [table["SUM + CE"][kind] for kind in ("GE", "DM", "fused")] == ["62.5", "–", "90.0"]
     assert [table["MOMA DM alone"][kind] for kind in ("GE", "DM", "fused")] == ["–", "30.0", "–"]
     assert own_predictions("condition,method,replicate,modality,ACC\nc,A,0,joint,0.5") == ""
+
+
+def test_own_predictions_before_and_after_the_read_out() -> None:
+    """Inverted labels count as lost before it and not after; only replicates that are there alone are counted."""
+    inside = {("softmax", 0): 0.13, ("softmax", 1): 0.86, ("read-out", 0): 0.87, ("read-out", 1): 0.80}
+    lines = ["condition,method,replicate_id,modality,prediction,ACC"]
+    lines += [f"c,MultiModal,{one},m1,{kind},{value}" for (kind, one), value in inside.items()]
+    lines += ["c,MultiModal,0,m2,softmax,0.2", "c,MultiModal,0,m2,read-out,0.9", "c,MultiModal,0,fused,,0.9"]
+    lines += ["c,SUM,0,m1,softmax,0.83", "c,SUM,0,m1,read-out,0.84", "c,Old,0,m1,softmax,0.1", "c,Old,0,fused,,0.9"]
+    lines += ["c,SUM,0,fused,,0.9", "d,SUM,0,m1,softmax,0.1", "d,SUM,0,m1,read-out,0.1"]
+    assert own_verdict("\n".join(lines)) == ""
+    lines += ["c,Unimodal m1,0,m1,softmax,0.86", "c,Unimodal m1,1,m1,softmax,0.87"]
+    text = "\n".join(lines)
+    said = own_verdict(text).partition("on the modality alone: ")[2]
+    assert said == (
+        "MultiModal 1 of 2 by the softmax of its scores, 1 read out of them; "
+        "SUM 0 of 1 by the softmax of its scores, 0 read out of them."
+    )
+    table = own_predictions(text)
+    assert "| MultiModal (c) | 49.5 / 83.5 | 20.0 / 90.0 | 90.0 |" in table
+    assert "| Old (c) | 10.0 | – | 90.0 |" in table
+
+
+def test_own_predictions_are_kept_where_the_cells_are(tmp_path: Path) -> None:
+    layout, results = LAYOUTS["table_1"], tmp_path / "results"
+    runs = {cell.column: cell.run for cell in layout.cells if cell.row == "noisy_modalities=0"}
+
+    def save(*columns: str) -> set[str]:
+        folder = tmp_path / "_".join(columns)
+        for column in columns:
+            write_run(folder / fake_name(runs[column]), fake_result([0.9] * 5))
+        console = Console(file=io.StringIO(), width=110)
+        report(folder, tmp_path / "report", [layout.name], results, plan=fake_plan, console=console)
+        lines = csv.DictReader((results / layout.name / "modalities.csv").read_text().splitlines())
+        return {line["method"] for line in lines}
+
+    assert save("sum_ce", "mulmix") == {"SUM + CE", "Mulmix"}
+    file = results / layout.name / "cells.csv"
+    file.write_text(file.read_text().replace(fake_plan(runs["mulmix"]).hash, "0123456789"))
+    assert save("multimodal") == {"SUM + CE", "MultiModal"}
 
 
 def test_cells_that_have_no_run_here_are_kept_as_long_as_they_are_of_the_same_run(tmp_path: Path) -> None:

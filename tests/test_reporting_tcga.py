@@ -183,7 +183,7 @@ def test_each_modality_inside_and_alone(built: Path) -> None:
 
 def test_the_committed_modalities_are_those_of_the_runs(built: Path) -> None:
     rows = list(csv.DictReader((built / "results" / "table_5_tcga_kipan" / "modalities.csv").open()))
-    assert list(rows[0])[:5] == ["condition", "method", "replicate_id", "modality", "ACC"]
+    assert list(rows[0])[:5] == ["condition", "method", "replicate_id", "modality", "prediction"]
     seen = {(row["method"], row["modality"]) for row in rows}
     assert {("MultiModal", m) for m in ("GE", "DM", "fused")} <= seen
     assert {("Logistic regression", "joint"), ("MOMA GE alone", "GE")} <= seen

@@ -14,11 +14,12 @@ from multimodal_loss.results.collect import Aggregate, Run, aggregate, is_number
 from multimodal_loss.results.metrics import CALIBRATION_METRICS
 
 FUSED = "fused"
+SOFTMAX, READ_OUT = "softmax", "read-out"  # what a modality's own prediction is made of its scores by
 CALIBRATION_COLUMNS = ("ACC", *CALIBRATION_METRICS)
 PROXY_COUNTS = ("alive", "used", "distinct")
-MOST_LISTED = 8  # predictions of one run in the calibration table
+MOST_LISTED = 7  # modalities of one run in the calibration table
 KEPT_METRICS = ("ACC", "NLL", "ECE")  # of a modality's own prediction, inside a fused model and alone
-SOURCE_COLUMNS = ("condition", "method", "replicate_id", "modality", *CALIBRATION_COLUMNS)
+SOURCE_COLUMNS = ("condition", "method", "replicate_id", "modality", "prediction", *CALIBRATION_COLUMNS)
 CALIBRATION_NOTE = (
     "Test split, fractions and nats, mean \N{PLUS-MINUS SIGN} sample standard deviation over replicates. NLL and Brier "
     "score (0 to 2) rank whole predictions, lower is better; ECE is the expected calibration error of the predicted "
@@ -105,12 +106,16 @@ def findings(condition: Condition, layout: Layout, runs: Runs) -> Findings | Non
     )
 
 
-def source_paths(run: Run) -> dict[str, str]:
-    """Where each prediction's metrics are: a path per modality, and the fused one, which says nothing new where there
-    is one modality. A modality's own is what is read out of its scores, where the run did so.
+def source_paths(run: Run) -> dict[tuple[str, str], str]:
+    """Where each prediction's metrics are, by modality and what is made of its scores: their softmax and, where the run
+    did so, what is read out of them. The fused one says nothing new where there is one modality.
     """
-    paths = {name: own_path(run, name) for name in run.modalities}
-    return paths if len(paths) == 1 else {**paths, FUSED: "test/fused"}
+    paths = {}
+    for name in run.modalities:
+        paths[name, SOFTMAX] = f"test/modalities/{name}"
+        if (own := own_path(run, name)) != paths[name, SOFTMAX]:
+            paths[name, READ_OUT] = own
+    return paths if len(run.modalities) == 1 else {**paths, (FUSED, ""): "test/fused"}
 
 
 def own_path(run: Run, name: str) -> str:
@@ -121,10 +126,11 @@ def own_path(run: Run, name: str) -> str:
 
 def calibration(label: str, run: Run) -> list[Line]:
     """A line per prediction of which anything is known; only for the fused one where there are too many to read."""
-    paths = source_paths(run)
-    if len(paths) > MOST_LISTED:
-        paths = {FUSED: paths[FUSED]}
-    lines = [(label, source, _aggregates(run, path, CALIBRATION_COLUMNS)) for source, path in paths.items()]
+    lines = []
+    for (source, kind), path in source_paths(run).items():
+        if source == FUSED or len(run.modalities) <= MOST_LISTED:
+            said = f"{source}, read out" if kind == READ_OUT else source
+            lines.append((label, said, _aggregates(run, path, CALIBRATION_COLUMNS)))
     return [line for line in lines if any(metric.n for metric in line[2])]
 
 
@@ -151,7 +157,7 @@ def per_replicate(condition: str, label: str, run: Run) -> list[Source]:
     lines: list[Source] = []
     for source, path in source_paths(run).items():
         metrics = [run.values(f"{path}/{metric}") for metric in CALIBRATION_COLUMNS]
-        lines += [(condition, label, one, source, *(m.get(one) for m in metrics)) for one in run.replicates]
+        lines += [(condition, label, one, *source, *(m.get(one) for m in metrics)) for one in run.replicates]
     return lines
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from multimodal_loss.errors import UserError
 from multimodal_loss.reporting.analysis import significance
 from multimodal_loss.reporting.analysis.fill import FilledTable, with_committed
-from multimodal_loss.reporting.analysis.findings import sources_csv, sources_of_rows
+from multimodal_loss.reporting.analysis.findings import READ_OUT, SOFTMAX, sources_csv, sources_of_rows
 from multimodal_loss.reporting.analysis.provenance import listed, machine, provenance
 from multimodal_loss.reporting.figures.base import save
 from multimodal_loss.reporting.formats.cells_csv import cells_csv, from_csv
@@ -26,6 +26,7 @@ from multimodal_loss.reporting.formats.text import DASH
 from multimodal_loss.reporting.layouts.base import Layout
 
 NOTES = ("<!-- notes:begin -->", "<!-- notes:end -->")
+LOST = 0.05  # of accuracy: how much less than alone makes a modality's own prediction a lost one
 LIST = ("<!-- results:begin -->", "<!-- results:end -->")
 
 
@@ -55,7 +56,7 @@ def files(section: Section, folder: Path) -> Iterator[tuple[str, bytes]]:
         yield "chosen.csv", choices.encode()
     of_conditions = [line for one in section.findings for line in one.sources]
     if sources := of_conditions if table.layout.conditions else sources_of_rows(table):
-        yield "modalities.csv", _with_earlier(sources_csv(sources), folder, bool(table.earlier)).encode()
+        yield "modalities.csv", _with_earlier(sources_csv(sources), folder / "modalities.csv", table).encode()
     for picture in section.pictures:
         if picture.png:
             yield f"{picture.png}.png", save(picture.figure, "png", dpi=picture.dpi)
@@ -127,18 +128,46 @@ def chosen_csv(table: FilledTable) -> str:
 
 
 def own_predictions(modalities: str) -> str:
-    """From modalities.csv: each prediction's accuracy in percent, mean over replicates; a row a method."""
-    frame = pd.read_csv(io.StringIO(modalities))
+    """From modalities.csv: each prediction's accuracy in percent, mean over replicates; a row a method. Of the softmax
+    of a modality's scores and, behind a stroke, of what is read out of them.
+    """
+    frame = _sources(modalities)
     if frame["modality"].nunique() < 2:
         return ""
-    means = frame.pivot_table(index=["condition", "method"], columns="modality", values="ACC", sort=False) * 100
-    several = frame["condition"].nunique() > 1
-    rows = [
-        [escape(f"{method} ({condition})" if several else str(method))]
-        + [DASH if pd.isna(value) else f"{value:.1f}" for value in line]
-        for (condition, method), line in zip(means.index, means.to_numpy(), strict=True)
-    ]
-    return plain_table(["Method", *(escape(str(name)) for name in means.columns)], rows, left=1)
+    several, rows = frame["condition"].nunique() > 1, []
+    names = list(dict.fromkeys(frame["modality"]))
+    for (condition, method), own in frame.groupby(["condition", "method"], sort=False):
+        read_out = own["prediction"] == READ_OUT
+        means = [part.groupby("modality")["ACC"].mean() * 100 for part in (own[~read_out], own[read_out])]
+        texts = [[f"{mean[name]:.1f}" if name in mean else DASH for mean in means] for name in names]
+        title = escape(f"{method} ({condition})" if several else str(method))
+        rows.append([title, *(" / ".join(text).removesuffix(f" / {DASH}") for text in texts)])
+    return plain_table(["Method", *map(escape, names)], rows, left=1)
+
+
+def own_verdict(modalities: str) -> str:
+    """From modalities.csv: whether a fusion loses a modality, or only the order of its labels; empty where no run read
+    scores out beside networks of one modality.
+    """
+    frame = _sources(modalities)
+    of_one = frame.groupby(["condition", "method"])["modality"].transform("nunique") == 1
+    place = ["condition", "modality", "replicate_id"]
+    alone = frame[of_one].groupby(place)["ACC"].max().rename("alone")
+    pairs = frame[~of_one].pivot_table(index=["method", *place], columns="prediction", values="ACC", sort=False)
+    if not {SOFTMAX, READ_OUT} <= set(pairs):
+        return ""
+    pairs = pairs.dropna(subset=[SOFTMAX, READ_OUT]).join(alone, on=place, how="inner")
+    said = []
+    for method, of_method in pairs.groupby("method", sort=False):
+        before, after = (int((of_method["alone"] - of_method[kind] > LOST).sum()) for kind in (SOFTMAX, READ_OUT))
+        said.append(f"{method} {before} of {len(of_method)} by the softmax of its scores, {after} read out of them")
+    return (
+        "Does a fusion lose a modality, or only the order of its labels? Of a modality's own predictions inside a "
+        "network, one for each condition and replicate, so many lie more than "
+        f"{LOST * 100:.0f} points below that of a network trained on the modality alone: {'; '.join(said)}."
+        if said
+        else ""
+    )
 
 
 def origin(environment: Mapping[str, Any]) -> str:
@@ -177,15 +206,28 @@ def _named(folder: Path) -> Iterator[None]:
         raise UserError(f"cannot read the results in {folder}: {type(error).__name__}: {error}") from error
 
 
-def _with_earlier(sources: str, folder: Path, is_kept: bool) -> str:
-    """The lines of modalities.csv, with those that it has of other methods where cells of these are kept."""
-    path = folder / "modalities.csv"
-    if not is_kept or not path.exists():
+def _with_earlier(sources: str, path: Path, table: FilledTable) -> str:
+    """The lines of modalities.csv, with those that it has of methods whose cells were kept."""
+    if not table.earlier or not path.exists():
         return sources
-    new, old = (pd.read_csv(source, dtype=str, keep_default_na=False) for source in (io.StringIO(sources), path))
-    place = ["condition", "method"]
-    others = ~pd.MultiIndex.from_frame(old[place]).isin(pd.MultiIndex.from_frame(new[place]))
-    return pd.concat([old[others], new]).to_csv(index=False, lineterminator="\n")
+    kept = {run for cell in table.cells.values() if cell.n and not cell.run for run in cell.cell.runs}
+    layout, new, old = table.layout, _sources(sources), _sources(path.read_text(encoding="utf-8"))
+    shown = [(condition.key, one.label, one.run) for condition in layout.conditions for one in condition.shown]
+    if not layout.conditions:
+        titles = {row.key: row.full_title for row in layout.rows}
+        shown = [(layout.name, titles[cell.row], run) for cell in layout.cells for run in cell.runs]
+    wanted = {(condition, method) for condition, method, run in shown if run in kept}
+    wanted -= set(zip(new["condition"], new["method"], strict=True))
+    of_kept = [place in wanted for place in zip(old["condition"], old["method"], strict=True)]
+    return pd.concat([old[of_kept], new]).to_csv(index=False, lineterminator="\n", float_format="%.8g")
+
+
+def _sources(text: str) -> pd.DataFrame:
+    """modalities.csv: texts, but for the accuracy. Older files do not say what a prediction is made by."""
+    frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    if "prediction" not in frame:
+        frame["prediction"] = ""
+    return frame.assign(ACC=pd.to_numeric(frame["ACC"], errors="coerce"))
 
 
 def _state(table: FilledTable) -> str:
@@ -207,9 +249,13 @@ def _page(table: FilledTable, environment: Mapping[str, Any], folder: Path) -> s
     for picture in sorted(folder.glob("*.png")):
         parts.append(f"![{escape(layout.title)}: {picture.stem.replace('_', ' ')}]({picture.name})")
     sources = folder / "modalities.csv"
-    if sources.exists() and (own := own_predictions(sources.read_text(encoding="utf-8"))):
-        said = "Test accuracy in percent inside each network, mean over replicates; every one is in "
-        parts += ["## Each modality's own prediction", f"{said}[modalities.csv](modalities.csv).", own]
+    if sources.exists() and (own := own_predictions(text := sources.read_text(encoding="utf-8"))):
+        said = (
+            "Test accuracy in percent inside each network, mean over replicates: by the softmax of a modality's scores "
+            "/ by a logistic regression from them to the classes, fitted to the training samples, where the run did "
+            "so. Every one is in [modalities.csv](modalities.csv)."
+        )
+        parts += ["## Each modality's own prediction", *filter(None, [own_verdict(text)]), said, own]
     parts.append("Generated by `make save-results` from the files beside it, but for what follows.")
     return "\n\n".join(parts) + "\n"
 
