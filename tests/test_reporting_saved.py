@@ -58,8 +58,9 @@ def test_a_readme_has_the_table_where_it_comes_from_and_what_was_written(results
     readme = results / "table_1" / "README.md"
     readme.write_text("# Old\n<!-- notes:begin -->\nWritten by hand, \\1 too.\n<!-- notes:end -->\n")
     text = written(results)["table_1"]
-    assert text.startswith("# Table 1: accuracy on the synthetic data\n\n`make reproduce-table-1`")
-    assert "**95.8 ± 0.8**" in text and "96.0 ± 1.8" in text and "1 of 27 cells" in text and "# Old" not in text
+    assert text.startswith("# Table 1: accuracy on the synthetic data\n\n")
+    assert "\n`make reproduce-table-1`\n" in text
+    assert "| 95.8 ± 0.8<br>" in text and "96.0 ± 1.8" in text and "1 of 27 cells" in text and "# Old" not in text
     assert "Computed 2026-01-01 on an example CPU (cpu), torch 2.14.1, commit 0123456789" in text
     assert text.endswith("<!-- notes:begin -->\nWritten by hand, \\1 too.\n<!-- notes:end -->\n")
     readme.write_text(text)
@@ -88,7 +89,7 @@ def test_what_stands_beside_the_cells_is_shown(tmp_path: Path) -> None:
     comparisons = [Comparison("MultiModal", "SUM", 5, 1.0, 9.0, 0.001, 0.01)]
     (folder / "significance.csv").write_text(significance.to_csv(comparisons))
     text = written(tmp_path / "results")[name]
-    assert "not the paper's data" in text and "| reference |" in text
+    assert "not the paper's data" in text and "<br>reference " in text
     assert "alone, on G." in text and "on C, G (cuda)" in text
     assert "MultiModal is above SUM." in text and "(figure_5.png)" in text
     (folder / "significance.csv").write_text("first,second\na,b\n")

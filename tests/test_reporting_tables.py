@@ -12,12 +12,12 @@ import pytest
 from golden.fakes import FakePlan, fake_name, fake_result, fake_runs, named_plan, write_run
 from golden.regenerate import FOLDER, LAYOUT, expected_files, filled, write_sweep
 from multimodal_loss.configuration import planned_run
-from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable, Runs, fill, with_committed
+from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable, Runs, as_read, fill, with_committed
 from multimodal_loss.reporting.analysis.paper import PaperNumber
 from multimodal_loss.reporting.formats.cells_csv import CSV_FIELDS, cells_csv, from_csv
 from multimodal_loss.reporting.formats.latex import latex
 from multimodal_loss.reporting.formats.markdown import markdown
-from multimodal_loss.reporting.formats.text import Footnotes, number, ours_text, replicates_text, summary
+from multimodal_loss.reporting.formats.text import Footnotes, grid, number, ours_text, replicates_text, summary
 from multimodal_loss.reporting.layouts import all_layouts
 from multimodal_loss.reporting.layouts.base import Cell, Column, Layout, Row, Which
 from multimodal_loss.results.collect import read_runs
@@ -214,7 +214,7 @@ def test_an_interrupted_run_is_shown_as_such(tmp_path: Path, file: str) -> None:
     table = fill(one_cell(), Runs(read_runs(tmp_path), named_plan))
     assert table.cells["r", "c"].state == "interrupted" and table.complete == 0
     assert "0 of 1 cells are complete. 1 wait for a run that was interrupted" in summary(table)
-    assert "**interrupted**" in markdown(table)
+    assert "| interrupted<br>" in markdown(table)
 
 
 def test_a_run_is_found_by_its_hash_whatever_it_is_called(tmp_path: Path) -> None:
@@ -295,42 +295,47 @@ def test_latex_is_plain_and_balanced() -> None:
 
 def test_markdown_keeps_every_row_as_wide_as_the_header() -> None:
     rows = [line for line in markdown(filled()).splitlines() if line.startswith("|")]
-    assert {row.replace("\\|", "").count("|") for row in rows} == {len(LAYOUT.columns) + 3}
+    assert {row.replace("\\|", "").count("|") for row in rows} == {len(LAYOUT.columns) + 2}
     assert "<b>" not in markdown(filled())
-
-
-def test_short_markdown_leaves_out_only_lines_that_say_nothing() -> None:
-    table = filled()
-    whole, short = (markdown(table, short=short).splitlines() for short in (False, True))
-    assert whole == short  # each row here has a cell that is not complete, or a cap
-    cells = {
-        place: FilledCell(one.cell, "complete", dict.fromkeys(range(5), 0.5), one.expected)
-        if place[0] == "noisy=2"
-        else one
-        for place, one in table.cells.items()
-    }
-    table = replace(table, cells=cells)
-    whole, short = (markdown(table, short=short).splitlines() for short in (False, True))
-    left_out = [line for line in whole if line not in short]
-    assert len(left_out) == 1 and left_out[0].count("5 of 5") == len(LAYOUT.columns)
-    assert [line for line in whole if line in short] == short
 
 
 def test_short_markdown_has_the_drawn_columns_and_still_counts_every_cell() -> None:
     layout = replace(LAYOUT, columns=(*LAYOUT.columns[:-1], replace(LAYOUT.columns[-1], drawn=False)))
     short = markdown(replace(filled(), layout=layout), short=True)
     rows = [line for line in short.splitlines() if line.startswith("|")]
-    assert {row.replace("\\|", "").count("|") for row in rows} == {len(LAYOUT.columns) + 2}
+    assert {row.replace("\\|", "").count("|") for row in rows} == {len(LAYOUT.columns) + 1}
     assert "3 of 12 cells are complete" in short
 
 
-def test_footnotes_share_numbers_and_leave_short_notes_in_the_cell() -> None:
+def test_methods_that_stand_across_are_read_downwards_with_the_same_numbers() -> None:
+    columns = tuple(column for column in LAYOUT.columns if column.key != "lead")
+    cells = tuple(cell for cell in LAYOUT.cells if cell.column != "lead")
+    across = replace(LAYOUT, columns=columns, cells=cells, across="Method")
+    table = replace(filled(), layout=across, cells={k: v for k, v in filled().cells.items() if k[1] != "lead"})
+    turned = as_read(table)
+    assert [(row.group, row.title) for row in turned.layout.rows] == [(one.group, one.title) for one in columns]
+    assert [column.heading for column in turned.layout.columns] == [row.heading for row in LAYOUT.rows]
+    assert {(column, row): cell.values for (row, column), cell in table.cells.items()} == {
+        place: cell.values for place, cell in turned.cells.items()
+    }
+    assert as_read(replace(table, layout=replace(across, rows=LAYOUT.rows * 4))).layout.corner == "Data"
+
+
+def test_rows_and_columns_of_which_nothing_has_begun_are_one_line() -> None:
+    table = filled()
+    begun = {place: cell for place, cell in table.cells.items() if place != ("noisy=0", "soft_triple")}
+    nothing = replace(table.cells["noisy=2", "soft_triple"], note="", paper=None)
+    found = grid(replace(table, cells={**begun, ("noisy=2", "soft_triple"): nothing}))
+    assert "soft_triple" not in [column.title for column in found.columns] and len(found.lines) == 2
+    assert found.notes[0] == "Not computed yet: soft_triple (python -m golden.regenerate)."
+    assert len(grid(filled()).columns) == len(LAYOUT.columns)  # a cell with the paper's number or a reason stays
+
+
+def test_notes_stand_once_below_the_table() -> None:
     footnotes = Footnotes()
-    long = "a note that does not fit into its cell at all"
     assert footnotes.mark("") == ""
-    assert footnotes.mark("cap 100: 1 of 2") == "(cap 100: 1 of 2)"
-    assert [footnotes.mark(long), footnotes.mark(long + "!"), footnotes.mark(long)] == ["[1]", "[2]", "[1]"]
-    assert list(footnotes) == [(1, long), (2, long + "!")]
+    assert [footnotes.mark("a note"), footnotes.mark("another"), footnotes.mark("a note")] == ["[1]", "[2]", "[1]"]
+    assert list(footnotes) == [(1, "a note"), (2, "another")]
 
 
 def test_the_data_seed_beside_a_row_is_that_of_its_runs() -> None:

@@ -72,6 +72,7 @@ class FilledCell:
     run: Run | None = None
     reference: bool = False
     wanted: str = ""  # the hash of the run, or of both, that the cell is of
+    test_to_train: float | None = None  # n_test / n_train, where replicates are folds
 
     @property
     def mean(self) -> float | None:
@@ -199,6 +200,28 @@ def with_committed(table: FilledTable, committed: FilledTable, environment: Mapp
     return replace(table, cells=cells, notices={**said, **table.notices}, earlier=earlier)
 
 
+def as_read(table: FilledTable) -> FilledTable:
+    """The table with its methods downwards, where its layout has them across and they are its longer side."""
+    layout, cells = table.layout, table.cells.values()
+    if not layout.across or len(layout.columns) <= len(layout.rows):
+        return table
+    turned = replace(
+        layout,
+        rows=tuple(Row(column.key, column.title, column.group) for column in layout.columns),
+        columns=tuple(
+            replace(layout.columns[0], key=row.key, title=row.title, group=row.group, note=row.note)
+            for row in layout.rows
+        ),
+        corner=layout.across,
+    )
+    said = {
+        notice: list(dict.fromkeys(one.cell.column for one in cells if one.cell.row in rows and one.run))
+        for notice, rows in table.notices.items()
+    }
+    swapped = [replace(one, cell=replace(one.cell, row=one.cell.column, column=one.cell.row)) for one in cells]
+    return replace(table, layout=turned, cells={(one.cell.row, one.cell.column): one for one in swapped}, notices=said)
+
+
 def with_paper(filled: FilledCell, layout: Layout) -> FilledCell:
     """The cell with the paper's number."""
     number = paper_numbers().get(filled.cell.paper) if filled.cell.paper else None
@@ -250,7 +273,17 @@ def _fill_cell(cell: Cell, found: Sequence[Run | str], expected: tuple[int, ...]
     if state == "missing" and not notes:
         notes = [f"the run has no {cell.metric}"]
     scaled = {one: value * scale for one, value in values.items()}
-    return FilledCell(cell, state, scaled, expected, "; ".join(dict.fromkeys(notes)), run=runs[0])
+    by_fold = all(replicate.get("fold") is not None for run in runs for replicate in run.replicates.values())
+    ratio = test_to_train(runs[0]) if by_fold else None
+    return FilledCell(cell, state, scaled, expected, "; ".join(dict.fromkeys(notes)), run=runs[0], test_to_train=ratio)
+
+
+def test_to_train(run: Run) -> float | None:
+    """n_test / n_train of a run that says both."""
+    test, train = (run.get(f"dataset/sizes/{split}") for split in ("test", "train"))
+    if isinstance(test, int) and isinstance(train, int) and test > 0 and train > 0:
+        return test / train
+    return None
 
 
 def _best(cell: Cell, found: Sequence[Run | str], expected: tuple[int, ...], scale: float) -> FilledCell:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
-from multimodal_loss.reporting.analysis.fill import FilledTable
+from multimodal_loss.reporting.analysis.best import direction
+from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable
 from multimodal_loss.reporting.analysis.significance import LEVEL
 from multimodal_loss.reporting.layouts.base import Column, Row
 
@@ -30,7 +31,7 @@ class Ranks:
 
 
 def rank(table: FilledTable, keys: Sequence[str]) -> Ranks | None:
-    """The rows with these keys over the table's columns, of which more is better.
+    """The rows with these keys over the table's drawn columns, of which more, or of all less, is better.
 
     A row counts where it is complete in every column that counts: of all choices of columns, those in the order of
     their complete cells, the one that leaves the most cells. None with fewer than three rows or two columns.
@@ -41,7 +42,9 @@ def rank(table: FilledTable, keys: Sequence[str]) -> Ranks | None:
         cell = table[row, column]
         return cell is not None and cell.state == "complete"
 
-    columns = sorted(table.layout.columns, key=lambda column: -sum(complete(row, column) for row in rows))
+    averages = {cell.column for cell in table.layout.cells if cell.over}  # of the columns that are ranked
+    drawn = [column for column in table.layout.columns if column.drawn and column.key not in averages]
+    columns = sorted(drawn, key=lambda column: -sum(complete(row, column) for row in rows))
     choices = []
     for count in range(2, len(columns) + 1):
         kept = [row for row in rows if all(complete(row, column) for column in columns[:count])]
@@ -50,7 +53,7 @@ def rank(table: FilledTable, keys: Sequence[str]) -> Ranks | None:
     if not choices:
         return None
     _, kept, chosen = max(choices, key=lambda choice: choice[0])
-    means = np.array([[getattr(table[row, column], "mean", math.nan) for column in chosen] for row in kept])
+    means = np.array([[_score(table[row, column]) for column in chosen] for row in kept])
     ranks = np.stack([rankdata(-column) for column in means.T], axis=1)
     k, n = ranks.shape
     p = float(friedmanchisquare(*ranks).pvalue) if (ranks != ranks[0, 0]).any() else 1.0
@@ -58,6 +61,22 @@ def rank(table: FilledTable, keys: Sequence[str]) -> Ranks | None:
     average = tuple(float(value) for value in ranks.mean(axis=1))
     in_order = tuple(column for column in table.layout.columns if column in chosen)
     return Ranks(tuple(kept), in_order, average, p, critical)
+
+
+def rank_alike(table: FilledTable) -> Ranks | None:
+    """All methods over the columns of a table whose columns are conditions: they show the same metric."""
+    cells = [cell for column in table.layout.columns if column.drawn for cell in _of_column(table, column)]
+    alike = len({cell.cell.metric for cell in cells}) == 1 and direction(cells[0])
+    return rank(table, [row.key for row in table.layout.rows]) if alike and table.layout.rows_compete else None
+
+
+def _of_column(table: FilledTable, column: Column) -> list[FilledCell]:
+    return [cell for row in table.layout.rows if (cell := table[row, column])]
+
+
+def _score(cell: FilledCell | None) -> float:
+    """The mean, with its sign turned where less is better."""
+    return math.nan if cell is None or cell.mean is None else (direction(cell) or 1) * cell.mean
 
 
 def sentence(found: Ranks | None, of: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 from scipy.stats import t as student
 
-from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable
+from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable, test_to_train
 from multimodal_loss.results.collect import Run, read_predictions
 
 LEVEL = 0.05
@@ -158,7 +158,7 @@ def _shared(cell: FilledCell) -> tuple[float, dict[int, set[object]]] | None:
     """What n_test/n_train is, and the marks of its test samples; None where the run does not say."""
     if cell.cell.over:
         return 0.0, {draw: {draw} for draw in cell.values}
-    ratio = _test_to_train(cell.run) if cell.run else None
+    ratio = test_to_train(cell.run) if cell.run else None
     return (ratio, _marks(cell.run)) if cell.run and ratio else None
 
 
@@ -173,10 +173,3 @@ def _marks(run: Run) -> dict[int, set[object]]:
         fold: {replicate.get("data_fingerprint"), targets.get(f"{fold}/target")} - {None}
         for fold, replicate in run.replicates.items()
     }
-
-
-def _test_to_train(run: Run) -> float | None:
-    test, train = (run.get(f"dataset/sizes/{split}") for split in ("test", "train"))
-    if isinstance(test, int) and isinstance(train, int) and test > 0 and train > 0:
-        return test / train
-    return None

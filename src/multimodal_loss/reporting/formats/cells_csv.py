@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -15,7 +16,7 @@ CSV_FIELDS = (
     *("difference", "distance", "state", "note", "values"),
 )
 # After the others: files that were written before they were there lack them.
-REPLICATES, WANTED = "replicates", "run"
+REPLICATES, WANTED, RATIO = "replicates", "run", "test_to_train"  # the last where replicates are folds
 REFERENCE_FIELDS = ("reference_mean", "reference_sd")  # the further columns of a table on other data than the paper's
 
 
@@ -24,6 +25,7 @@ def cells_csv(table: FilledTable) -> str:
     their values in the same order, empty where one is missing; `run` is the hash of the run that the cell is of.
     """
     fields = [*CSV_FIELDS, REPLICATES, WANTED, *(REFERENCE_FIELDS if table.paper_label == "reference" else ())]
+    fields += [RATIO] * any(cell.test_to_train for cell in table.cells.values())
     rows = [_row(table.layout.name, cell) for cell in table.cells.values()]
     return pd.DataFrame(rows, columns=fields).to_csv(index=False, lineterminator="\n")
 
@@ -50,6 +52,7 @@ def from_csv(
         expected = tuple(ids)[: int(line["expected"])]
         state: Any = line["state"]
         filled = FilledCell(cell, state, values, expected, line["note"], wanted=line.get(WANTED, ""))
+        filled = replace(filled, test_to_train=float(line[RATIO]) if line.get(RATIO) else None)
         cells[cell.row, cell.column] = with_paper(filled, layout)
     return FilledTable(layout, cells, machine, notices or {})
 
@@ -71,6 +74,7 @@ def _row(table: str, cell: FilledCell) -> dict[str, object]:
         "values": ";".join(_exact(cell.values.get(one)) for one in ids),
         REPLICATES: ";".join(map(str, ids)),
         WANTED: cell.wanted,
+        RATIO: _exact(cell.test_to_train),
     } | {name: _exact(value) for name, value in numbers.items()}
 
 

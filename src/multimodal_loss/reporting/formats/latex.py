@@ -3,7 +3,7 @@
 import pandas as pd
 
 from multimodal_loss.reporting.analysis.fill import FilledTable
-from multimodal_loss.reporting.formats.text import DASH, MINUS, PLUS_MINUS, Footnotes, conventions, lines
+from multimodal_loss.reporting.formats.text import DASH, MARKS, MINUS, PLUS_MINUS, grid
 
 LETTERS = {
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
@@ -18,23 +18,27 @@ LETTERS = {
     MINUS: "$-$",
     DASH: "--",
     "\N{SUPERSCRIPT TWO}": "$^2$",
+    MARKS["best"]: r"$\bullet$",
+    MARKS["tied"]: r"$\circ$",
 }
 
 
 def latex(table: FilledTable) -> str:
     """A `table` environment; its document needs \\usepackage{booktabs}."""
-    layout, footnotes = table.layout, Footnotes()
-    rows = [
-        (escape(row.heading), label, *map(escape, texts))
-        for row in layout.rows
-        for label, texts in lines(table, row, layout.columns, footnotes)
-    ]
-    titles = pd.MultiIndex.from_tuples([(escape(column.group), escape(column.title)) for column in layout.columns])
-    index = pd.MultiIndex.from_tuples([row[:2] for row in rows], names=[escape(layout.corner), ""])
-    grouped = any(column.group for column in layout.columns)
+    layout, found = table.layout, grid(table)
+    rows = []
+    for row, places, rank in found.lines:
+        for label in dict.fromkeys(label for place in places for label in place.said):
+            texts = [escape(place.said.get(label, "")) for place in places]
+            rows.append((escape(row.heading), label, *texts, *[rank * (label == "ours")] * bool(found.ranked)))
+    heads = [(one.group, f"{one.title} ({one.note})" if one.note else one.title) for one in found.columns]
+    heads += [("", "Mean rank")] * bool(found.ranked)
+    titles = pd.MultiIndex.from_tuples([(escape(group), escape(title)) for group, title in heads])
+    index = pd.MultiIndex.from_tuples([row[:2] for row in rows], names=[escape(found.corner), ""])
+    grouped = any(column.group for column in found.columns)
     frame = pd.DataFrame([row[2:] for row in rows], index, titles if grouped else titles.droplevel(0))
     text = frame.style.to_latex(
-        column_format="ll" + "r" * len(layout.columns),
+        column_format="ll" + "r" * len(heads),
         position_float="centering",
         hrules=True,
         clines="skip-last;index",
@@ -43,8 +47,7 @@ def latex(table: FilledTable) -> str:
         caption=f"{escape(layout.title)}. {escape(table.description)}",
         label=f"tab:{layout.name.replace('_', '-')}",
     )
-    notes = [conventions(table), *(f"[{i}] {note}" for i, note in footnotes)]
-    below = "\\smallskip\\raggedright " + r" \\".join(map(escape, notes))
+    below = "\\smallskip\\raggedright " + r" \\".join(map(escape, found.notes))
     text = text.replace("\\centering", "\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}", 1)
     return "% needs \\usepackage{booktabs}\n" + text.replace("\\end{table}", f"\n{below}\n\\end{{table}}")
 

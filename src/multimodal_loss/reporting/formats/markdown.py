@@ -6,31 +6,35 @@ from collections.abc import Sequence
 import pandas as pd
 
 from multimodal_loss.reporting.analysis.fill import FilledTable
-from multimodal_loss.reporting.formats.text import Footnotes, conventions, lines, says_nothing, summary
+from multimodal_loss.reporting.formats.text import REFERENCES, Place, grid, summary
 
 SIGNS = str.maketrans({**{sign: f"\\{sign}" for sign in "\\`*_|[]~$"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"})
 
 
 def markdown(table: FilledTable, short: bool = False, title: bool = True) -> str:
-    """`short`, for the committed results: only the drawn columns, and no line that `says_nothing`; the summary counts
-    all cells. `title`: begin with the table's.
+    """`short`, for the committed results: only the drawn columns; the summary counts all cells. `title`: begin with the
+    table's.
     """
-    layout, footnotes = table.layout, Footnotes()
-    columns = [column for column in layout.columns if column.drawn or not short]
+    found = grid(table, short)
     rows = []
-    for row in layout.rows:
-        said = lines(table, row, columns, footnotes)
-        said = [line for line in said if not (short and says_nothing(table, row, columns, *line))]
-        for i, (label, texts) in enumerate(said):
-            emphasised = [f"**{text}**" if label == "ours" and text else text for text in map(escape, texts)]
-            rows.append([f"**{escape(row.heading)}**" if i == 0 else "", label, *emphasised])
-    body = plain_table([escape(layout.corner), "", *(escape(column.full_title) for column in columns)], rows)
-    notes = "".join(f"\n[{i}] {escape(note)}\n" for i, note in footnotes)
-    heading = f"**{escape(layout.title)}**\n\n" if title else ""
-    return (
-        f"{heading}{escape(table.description)}\n\n{body}\n\n{escape(summary(table))} {escape(conventions(table))}\n"
-        f"{notes}"
-    )
+    for row, places, rank in found.lines:
+        heading = escape(row.heading)
+        rows.append(
+            [f"**{heading}**" if found.is_focus(row) else heading, *map(_cell, places), *[rank] * bool(found.ranked)]
+        )
+    header = [escape(text) for text in (found.corner, *(column.heading for column in found.columns))]
+    body = plain_table([*header, *["Mean rank"] * bool(found.ranked)], rows, left=1)
+    heading = f"**{escape(table.layout.title)}**\n\n" if title else ""
+    below = "\n\n".join(map(escape, [summary(table), *found.notes]))
+    return f"{heading}{escape(table.description)}\n\n{body}\n\n{below}\n"
+
+
+def _cell(place: Place) -> str:
+    """Ours first, strong where it is the best; what else there is below it."""
+    said = {label: escape(f"{label} {text}" if label in REFERENCES else text) for label, text in place.said.items()}
+    if place.mark == "best":
+        said["ours"] = f"**{said['ours']}**"
+    return "<br>".join(said.values())
 
 
 def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:

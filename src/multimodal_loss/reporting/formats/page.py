@@ -11,13 +11,13 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from multimodal_loss.reporting.analysis import significance
+from multimodal_loss.reporting.analysis import verdict
 from multimodal_loss.reporting.analysis.fill import DISTANCE_CLASSES, FilledTable
 from multimodal_loss.reporting.analysis.findings import Detail, Findings
 from multimodal_loss.reporting.analysis.significance import Comparison
 from multimodal_loss.reporting.figures.base import Picture
 from multimodal_loss.reporting.formats import text
-from multimodal_loss.reporting.layouts.base import Column, Layout
+from multimodal_loss.reporting.layouts.base import Column, Layout, Row
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,7 @@ class Section:
 
     @property
     def verdict(self) -> str:
-        """Which differences are real, and what else the layout says of its cells; empty where nothing was tested."""
-        layout = self.table.layout
-        tests = significance.sentence(self.significance, layout.focus, layout.draws)
-        said = [tests, *(of(self.table) for of in layout.verdicts)]
-        return " ".join(filter(None, said))
+        return " ".join(verdict.sentences(self.table, self.significance))
 
 
 def render(
@@ -64,6 +60,7 @@ def render(
         text=text,
         data_address=lambda svg: f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}",
         column_groups=_column_groups,
+        row_groups=_row_groups,
         comparisons=lambda found: list(map(_comparison, found)),
         lines_of=_lines_of,
         commands_of=_commands,
@@ -78,6 +75,11 @@ def _column_groups(columns: Sequence[Column]) -> list[tuple[str, int]]:
     """Headings over neighbouring columns, with how many columns each spans; none if no column has a group."""
     groups = [list(group) for _, group in itertools.groupby(columns, key=lambda column: column.group or column.key)]
     return [(group[0].group, len(group)) for group in groups] if any(column.group for column in columns) else []
+
+
+def _row_groups(lines: Sequence[tuple[Row, Any, str]]) -> list[tuple[str, list[tuple[Row, Any, str]]]]:
+    """Neighbouring rows of the same group under its heading."""
+    return [(group, list(found)) for group, found in itertools.groupby(lines, key=lambda line: line[0].group)]
 
 
 def _comparison(one: Comparison) -> tuple[str, str, list[str]]:

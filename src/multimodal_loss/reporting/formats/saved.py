@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from multimodal_loss.errors import UserError
-from multimodal_loss.reporting.analysis import significance
+from multimodal_loss.reporting.analysis import significance, verdict
 from multimodal_loss.reporting.analysis.fill import FilledTable, with_committed
 from multimodal_loss.reporting.analysis.findings import READ_OUT, SOFTMAX, sources_csv, sources_of_rows
 from multimodal_loss.reporting.analysis.provenance import listed, machine, provenance
@@ -237,14 +237,11 @@ def _state(table: FilledTable) -> str:
 def _page(table: FilledTable, environment: Mapping[str, Any], folder: Path) -> str:
     """The generated part of a table's README."""
     layout = table.layout
-    parts = [f"# {escape(layout.title)}", f"`{layout.command}`", markdown(table, short=True, title=False).strip()]
-    verdicts = [verdict(table) for verdict in layout.verdicts]
+    compared = []
     if (folder / "significance.csv").exists():
         compared = significance.from_csv((folder / "significance.csv").read_text(encoding="utf-8"))
-        verdicts.insert(0, significance.sentence(compared, layout.focus, layout.draws))
-    # Where a layout has verdicts of its own, they are what the table is for.
-    place = 1 if layout.verdicts else len(parts)
-    parts[place:place] = [escape(one) for one in verdicts if one]
+    parts = [f"# {escape(layout.title)}", *map(escape, verdict.sentences(table, compared))]
+    parts += [f"`{layout.command}`", markdown(table, short=True, title=False).strip()]
     parts += [escape(origin(one)) for one in (environment, *environment.get("earlier", []))]
     for picture in sorted(folder.glob("*.png")):
         parts.append(f"![{escape(layout.title)}: {picture.stem.replace('_', ' ')}]({picture.name})")

@@ -7,7 +7,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from multimodal_loss.reporting.analysis.fill import FilledTable
-from multimodal_loss.reporting.formats.text import DASH, Footnotes, conventions, lines, summary
+from multimodal_loss.reporting.formats.text import REFERENCES, Place, grid, summary
 
 
 def default_console() -> Console:
@@ -17,22 +17,21 @@ def default_console() -> Console:
 
 def print_table(console: Console, table: FilledTable, verdict: str) -> None:
     """The table with its footnotes, the verdict below it, and how to fill what is missing."""
-    footnotes, layout = Footnotes(), table.layout
-    columns = [column for column in layout.columns if column.drawn]
-    sideways = len(columns) > len(layout.rows)
+    found, layout = grid(table, short=True), table.layout
+    sideways = len(found.columns) > len(found.lines)
     screen = RichTable(title=Text(layout.title), caption=Text(summary(table)), show_lines=True, title_justify="left")
-    screen.add_column(Text("" if sideways else layout.corner))
-    for heading in [row.heading for row in layout.rows] if sideways else [c.full_title for c in columns]:
-        screen.add_column(Text(heading), justify="right")
-    grid = [_cells(lines(table, row, columns, footnotes)) for row in layout.rows]
+    rows = [row.heading for row, *_ in found.lines]
+    columns = [column.heading for column in found.columns] + ["Mean rank"] * bool(found.ranked)
+    texts = [[*map(_cell, places), *[Text(rank)] * bool(found.ranked)] for _, places, rank in found.lines]
     if sideways:
-        for column, line in zip(columns, zip(*grid, strict=True), strict=True):
-            screen.add_row(Text(column.full_title), *line)
-    else:
-        for row, cells in zip(layout.rows, grid, strict=True):
-            screen.add_row(Text(row.heading), *cells)
+        rows, columns, texts = columns, rows, [list(line) for line in zip(*texts, strict=True)]
+    screen.add_column(Text("" if sideways else found.corner))
+    for heading in columns:
+        screen.add_column(Text(heading), justify="right")
+    for heading, line in zip(rows, texts, strict=True):
+        screen.add_row(Text(heading), *line)
     console.print(screen)
-    notes = [*(f"[{number}] {note}" for number, note in footnotes), conventions(table), table.notice, verdict]
+    notes = [*found.notes, table.notice, verdict]
     if table.complete < len(table.cells):
         notes.append(f"To fill what is missing: {layout.command}")
     for note in filter(None, notes):
@@ -40,15 +39,11 @@ def print_table(console: Console, table: FilledTable, verdict: str) -> None:
     console.print()
 
 
-def _cells(said: list[tuple[str, list[str]]]) -> list[Text]:
-    """The lines of a row as one text per column, ours strong and first."""
-    said = sorted(said, key=lambda line: line[0] != "ours")
-    cells = []
-    for texts in zip(*(texts for _, texts in said), strict=True):
-        cell = Text(texts[0], style="bold")
-        for (label, _), text in zip(said[1:], texts[1:], strict=True):
-            if text not in ("", DASH):
-                named = f"{label} {text}" if label in ("paper", "reference") else text
-                cell.append(f"\n{named}", style="not bold" if label == "replicates" else "not bold dim")
-        cells.append(cell)
-    return cells
+def _cell(place: Place) -> Text:
+    """Ours strong and first, what else there is below it."""
+    cell = Text(place.said.get("ours", ""), style="bold")
+    for label, text in place.said.items():
+        if label != "ours":
+            named = f"{label} {text}" if label in REFERENCES else text
+            cell.append(f"\n{named}", style="not bold" if label == "state" else "not bold dim")
+    return cell

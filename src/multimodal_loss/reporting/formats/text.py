@@ -3,15 +3,19 @@
 Conventions, printed under every table: +- is the sample standard deviation (ddof = 1) over replicates.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from multimodal_loss.reporting.analysis.fill import DISTANCE_CLASSES, FilledCell, FilledTable
+from multimodal_loss.reporting.analysis.best import marks, rule
+from multimodal_loss.reporting.analysis.fill import DISTANCE_CLASSES, FilledCell, FilledTable, as_read
+from multimodal_loss.reporting.analysis.ranks import rank_alike
 from multimodal_loss.reporting.layouts.base import Column, Row
 
 MINUS = "\N{MINUS SIGN}"
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 DASH = "\N{EN DASH}"
-LONGEST_NOTE_IN_CELL = 28  # longer notes stand below the table
+REFERENCES = ("paper", "reference")  # labels of the paper's numbers
+MARKS = {"best": "\N{BLACK STAR}", "tied": "\N{WHITE STAR}"}
 
 CONVENTION = f"{PLUS_MINUS} is the sample standard deviation (ddof = 1) over replicates."
 PAPER_CONVENTIONS = {
@@ -38,15 +42,9 @@ def mean_and_sd(mean: float | None, sd: float | None, decimals: int, signed: boo
     return number(mean, decimals, signed) + spread
 
 
-def paper_text(cell: FilledCell, column: Column, footnotes: "Footnotes") -> str:
-    if cell.paper is None:
-        return DASH
-    number = mean_and_sd(cell.paper.mean, cell.paper.sd, column.decimals, column.signed)
-    return joined(number, footnotes.mark(cell.paper.note))
-
-
-def ours_text(cell: FilledCell, column: Column) -> str:
-    return mean_and_sd(cell.mean, cell.sd, column.decimals, column.signed) if cell.n else cell.state
+def ours_text(cell: FilledCell, column: Column, mark: str = "") -> str:
+    said = mean_and_sd(cell.mean, cell.sd, column.decimals, column.signed) if cell.n else cell.state
+    return joined(said, MARKS.get(mark, ""))
 
 
 def values_text(cell: FilledCell, column: Column) -> str:
@@ -55,28 +53,35 @@ def values_text(cell: FilledCell, column: Column) -> str:
 
 def difference_text(cell: FilledCell, column: Column) -> str:
     if cell.difference is None:
-        return DASH
+        return ""
     distance = "" if cell.distance is None else f" ({cell.distance:.1f} sd)"
     return number(cell.difference, column.decimals, signed=True) + distance
 
 
-def replicates_text(cell: FilledCell) -> str:
-    state = f", {cell.state}" if cell.n and cell.state != "complete" else ""
+def replicates_text(cell: FilledCell, usual: int = 0) -> str:
+    """How many of the expected replicates there are; empty where all of the `usual` number are, or none."""
+    if not cell.n or (cell.state == "complete" and cell.n == usual):
+        return ""
+    state = "" if cell.state in ("complete", "partial") else f", {cell.state}"
     return f"{cell.n} of {len(cell.expected) or '?'}{state}"
 
 
+def usual_number(table: FilledTable) -> int:
+    """How many replicates the complete cells have, most of them."""
+    numbers = [cell.n for cell in table.cells.values() if cell.state == "complete"]
+    return max(sorted(set(numbers)), key=numbers.count, default=0)
+
+
 class Footnotes:
-    """Numbers the notes that are too long for their cell; equal notes share a number."""
+    """Numbers the notes below a table; equal notes share a number."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
 
     def mark(self, note: str) -> str:
-        """What to print in the cell: nothing, the short note itself, or a reference such as [1]."""
+        """What to print in the cell: a reference such as [1], or nothing."""
         if not note:
             return ""
-        if len(note) <= LONGEST_NOTE_IN_CELL:
-            return f"({note})"
         if note not in self.notes:
             self.notes.append(note)
         return f"[{self.notes.index(note) + 1}]"
@@ -85,34 +90,93 @@ class Footnotes:
         return iter(enumerate(self.notes, start=1))
 
 
-def lines(table: FilledTable, row: Row, columns: Sequence[Column], footnotes: Footnotes) -> list[tuple[str, list[str]]]:
-    """A row as the lines of text that it is printed on: paper (or reference), ours, difference, replicates."""
-    places = [(table[row, column], column) for column in columns]
+@dataclass(frozen=True)
+class Place:
+    """One cell as it is printed: what there is of "ours", "paper" (or "reference"), "difference", "state"."""
 
-    def line(text: Callable[[FilledCell, Column], str]) -> list[str]:
-        return [text(cell, column) if cell else "" for cell, column in places]
-
-    label = table.paper_label
-    texts: dict[str, Callable[[FilledCell, Column], str]] = {
-        label: lambda cell, column: paper_text(cell, column, footnotes),
-        "ours": ours_text,
-        "difference": difference_text,
-        "replicates": lambda cell, _: joined(replicates_text(cell), footnotes.mark(cell.note)),
-    }
-    left_out = {"paper": [], "reference": ["difference"], "": ["", "difference"]}[label]
-    return [(label, line(text)) for label, text in texts.items() if label not in left_out]
+    said: dict[str, str]
+    mark: str = ""
+    cell: FilledCell | None = None
 
 
-def says_nothing(table: FilledTable, row: Row, columns: Sequence[Column], label: str, texts: Sequence[str]) -> bool:
-    """Whether a line of `lines` may be left out: replicates if none is missing, reference if the paper has none."""
-    if label == "replicates":
-        cells = [cell for column in columns if (cell := table[row, column])]
-        return all(cell.state == "complete" and not cell.note for cell in cells)
-    return label == "reference" and all(text in ("", DASH) for text in texts)
+@dataclass(frozen=True)
+class Grid:
+    """A table as it is read: methods downwards, without rows and columns of which nothing has begun, here or in the
+    paper.
+
+    `lines`: each row with its cells and, where the columns are alike, its mean rank. `absent`: the titles of what is
+    left out.
+    """
+
+    table: FilledTable
+    columns: Sequence[Column]
+    lines: Sequence[tuple[Row, Sequence[Place], str]]
+    footnotes: Footnotes
+    rule: str
+    absent: Sequence[str]
+    ranked: str = ""  # over what the mean ranks are
+
+    @property
+    def corner(self) -> str:
+        return self.table.layout.corner
+
+    @property
+    def marked(self) -> str:
+        """What the marks mean; empty where there are none."""
+        if not any(place.mark for _, places, _ in self.lines for place in places):
+            return ""
+        test = f"{MARKS['tied']} not told apart from it ({self.rule})" if self.rule else ""
+        return ", ".join(filter(None, [f"{MARKS['best']} best mean of its column", test])) + "."
+
+    @property
+    def notes(self) -> list[str]:
+        """What stands below the table: what is absent, the footnotes, the conventions."""
+        absent = f"Not computed yet: {'; '.join(self.absent)} ({self.table.layout.command})." if self.absent else ""
+        numbered = [f"[{number}] {note}" for number, note in self.footnotes]
+        return [*filter(None, [absent, joined(self.marked, self.ranked, conventions(self.table))]), *numbered]
+
+    def is_focus(self, row: Row) -> bool:
+        return bool(self.table.layout.focus) and self.table.layout.focus in row.full_title
+
+
+def grid(table: FilledTable, short: bool = False) -> Grid:
+    """`short`: only the drawn columns."""
+    table = as_read(table)
+    layout, footnotes, found, usual = table.layout, Footnotes(), marks(table), usual_number(table)
+    columns = [column for column in layout.columns if column.drawn or not short]
+    rows, absent = list(layout.rows), list[str]()
+    if table.has_values:  # otherwise all of it is what is to come
+        begun = {place for place, cell in table.cells.items() if cell.state != "missing" or cell.note or cell.paper}
+        absent = [row.full_title for row in rows if row.key not in {place[0] for place in begun}]
+        absent += [column.full_title for column in columns if column.key not in {place[1] for place in begun}]
+        rows = [row for row in rows if row.full_title not in absent]
+        columns = [column for column in columns if column.full_title not in absent]
+    ranks = rank_alike(table)
+    average = {row.key: f"{rank:.1f}" for row, rank in zip(ranks.rows, ranks.average, strict=True)} if ranks else {}
+
+    def place(row: Row, column: Column) -> Place:
+        cell = table[row, column]
+        if cell is None:
+            return Place({})
+        paper = cell.paper and mean_and_sd(cell.paper.mean, cell.paper.sd, column.decimals, column.signed)
+        mark = found.get((row.key, column.key), "")
+        said = {
+            "ours": ours_text(cell, column, mark),
+            table.paper_label: joined(paper, footnotes.mark(cell.paper.note)) if cell.paper and paper else "",
+            "difference": difference_text(cell, column),
+            "state": joined(replicates_text(cell, usual), footnotes.mark(cell.note)),
+        }
+        return Place({label: text for label, text in said.items() if text}, mark, cell)
+
+    lines = [(row, [place(row, column) for column in columns], average.get(row.key, "")) for row in rows]
+    over = f"Mean rank: 1 is best, over {len(ranks.columns)} columns and {len(ranks.rows)} rows." if ranks else ""
+    return Grid(table, columns, lines, footnotes, rule(found, table), absent, over)
 
 
 def conventions(table: FilledTable) -> str:
-    return joined(CONVENTION, PAPER_CONVENTIONS.get(table.paper_label, ""))
+    usual = usual_number(table)
+    number = f"{usual} replicate{'s' * (usual > 1)}, where a cell says nothing else." if usual else ""
+    return joined(CONVENTION, number, PAPER_CONVENTIONS.get(table.paper_label, ""))
 
 
 def summary(table: FilledTable) -> str:
@@ -124,10 +188,6 @@ def summary(table: FilledTable) -> str:
     if compared := [cell.distance_class for cell in cells if cell.distance_class is not None]:
         counts = [f"{compared.count(i)} {label}" for i, (_, label) in enumerate(DISTANCE_CLASSES)]
         sentences.append(f"Distance from the paper in combined standard deviations: {', '.join(counts)}.")
-    if leads := [cell.mean for cell in cells if cell.cell.minus and cell.mean is not None]:
-        low, high = (number(value, 1, signed=True) for value in (min(leads), max(leads)))
-        ahead = f"{sum(lead > 0 for lead in leads)} of {len(leads)} rows"
-        sentences.append(f"The mean difference is positive in {ahead}, from {low} to {high} points.")
     return " ".join(sentences)
 
 

@@ -7,6 +7,7 @@ from multimodal_loss.reporting.figures.base import Picture
 from multimodal_loss.reporting.layouts.conf import dataset_title
 
 Overrides = tuple[str, ...]  # what one would type after `python -m multimodal_loss.train`
+METHOD, RUN = "Method", "Run"  # corners of tables whose rows compete
 Which = Overrides | str  # a run: by what is typed for it, or, where it is there already, by the name of its directory
 PaperKey = tuple[str, str, str]  # table, row, column in paper_tables.csv
 
@@ -37,10 +38,15 @@ class Column:
     signed: bool = False  # a difference: printed with its sign
     unit: str = "percent"
     drawn: bool = True  # in the overview and on the terminal
+    note: str = ""  # as in a row
 
     @property
     def full_title(self) -> str:
         return f"{self.group} {self.title}" if self.group else self.title
+
+    @property
+    def heading(self) -> str:
+        return f"{self.full_title} ({self.note})" if self.note else self.full_title
 
 
 @dataclass(frozen=True)
@@ -104,10 +110,11 @@ class Layout:
     are of other data than the table's, so they are shown but never compared. `compared`: the column, or columns, on
     which every pair of rows is tested, where replicates are folds or draws of the data; empty for none. `against`: keys
     of rows, one of which a pair must have to be tested; empty for every pair. `focus`: how the titles of the rows begin
-    that the verdict is about. `verdicts`: functions (table) that say something of its cells, in a sentence or not at
-    all. `pictures`: functions (table) that draw its cells. `notice`: what must be said of all its numbers, on the page
-    and in pictures. `offered`: whether it is named where it has not been run; a variant of another table is an offer
-    that the other makes.
+    that the verdict is about, and that are marked. `across`: what the columns are called where these are the methods:
+    the table is read turned, with methods downwards, if that is its longer side. `verdicts`: functions (table) that say
+    something of its cells, in a sentence or not at all. `pictures`: functions (table) that draw its cells. `notice`:
+    what must be said of all its numbers, on the page and in pictures. `offered`: whether it is named where it has not
+    been run; a variant of another table is an offer that the other makes.
     """
 
     name: str
@@ -120,15 +127,21 @@ class Layout:
     conditions: tuple[Condition, ...] = ()
     profile: str = "full"
     corner: str = ""  # the heading above the row titles
+    across: str = ""
     dataset: str = ""
     reference: bool = False
     compared: str | tuple[str, ...] = ""
     against: tuple[str, ...] = ()
-    focus: str = ""
+    focus: str = "MultiModal"
     verdicts: tuple[Callable[..., str], ...] = ()
     pictures: tuple[Callable[..., Iterator[Picture]], ...] = ()
     notice: str = ""
     offered: bool = True
+
+    @property
+    def rows_compete(self) -> bool:
+        """Whether one row of a column is better than another."""
+        return self.corner in (METHOD, RUN) or bool(self.compared)
 
     @property
     def draws(self) -> bool:

@@ -66,7 +66,6 @@ def overview() -> Layout:
         corner="Method",
         compared=tuple(datasets),
         against=(*(key for key in keys if key.startswith("multimodal/")), REFERENCE),
-        focus=method_title("multimodal"),
         verdicts=(
             *(partial(_ranks_in_words, keys=of, backbone=name) for name, of in ranked.items()),
             partial(behind, reference=REFERENCE, keys=[key for of_one in networks.values() for key in of_one]),

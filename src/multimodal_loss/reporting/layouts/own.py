@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from multimodal_loss.reporting.figures.runs import RUN_PICTURES
 from multimodal_loss.reporting.layouts.base import Cell, Column, Condition, Layout, Row, Shown
-from multimodal_loss.reporting.layouts.conf import method_title
 from multimodal_loss.results.collect import Run
 
 METRICS = ("ACC", "FM", "FW", "MCC", "AUC", "AP")
@@ -86,7 +85,6 @@ def _layout(group: Group, differing: Sequence[str], runs: Sequence[Run]) -> Layo
         profile=group.profile,
         corner="Run",
         compared="ACC" if compared else "",
-        focus=method_title("multimodal"),
         notice="; ".join(notices).upper(),
     )
 

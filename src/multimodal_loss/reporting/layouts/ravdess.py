@@ -67,7 +67,6 @@ def table_2(classes: str, pretrained: bool) -> Layout:
         corner="Method",
         dataset=DATASET,
         compared="ACC",
-        focus=method_title("multimodal"),
         pictures=(overview,),
         offered=pretrained and classes == "merge",
     )

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from multimodal_loss.reporting.figures.runs import RUN_PICTURES
 from multimodal_loss.reporting.figures.tables import overview
-from multimodal_loss.reporting.layouts.base import Cell, Column, Condition, Layout, Row, Shown
+from multimodal_loss.reporting.layouts.base import METHOD, Cell, Column, Condition, Layout, Row, Shown
 from multimodal_loss.reporting.layouts.conf import dataset_facts, experiment, in_group, method_title, swept
 
 DATASET = "synthetic"
@@ -191,6 +191,7 @@ def _by_noise(name: str, title: str, description: str, command: str, noise: Sequ
             for n in noise
         ),
         corner="Data",
+        across=METHOD,
         dataset=DATASET,
         pictures=(overview,),
     )

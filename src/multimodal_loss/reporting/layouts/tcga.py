@@ -202,7 +202,6 @@ def _layout(
         **{"corner": "Method", **more},
         dataset=dataset,
         reference=not is_papers,
-        focus=method_title("multimodal"),
         pictures=(picture,) if picture else (),
     )
 
