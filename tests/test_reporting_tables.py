@@ -314,7 +314,9 @@ def test_methods_that_stand_across_are_read_downwards_with_the_same_numbers() ->
     table = replace(filled(), layout=across, cells={k: v for k, v in filled().cells.items() if k[1] != "lead"})
     turned = as_read(table)
     assert [(row.group, row.title) for row in turned.layout.rows] == [(one.group, one.title) for one in columns]
-    assert [column.heading for column in turned.layout.columns] == [row.heading for row in LAYOUT.rows]
+    assert [(one.group, one.title, one.note) for one in turned.layout.columns] == [
+        (row.group, row.title, row.note) for row in LAYOUT.rows
+    ]
     assert {(column, row): cell.values for (row, column), cell in table.cells.items()} == {
         place: cell.values for place, cell in turned.cells.items()
     }

@@ -15,12 +15,8 @@ MOST_RANGES = 2
 def sentences(table: FilledTable, compared: Sequence[Comparison]) -> list[str]:
     """The sentence, which differences are real, and what else the layout says of its cells."""
     layout = table.layout
-    every = [
-        sentence(table),
-        significance.sentence(compared, layout.focus, layout.draws),
-        *(of(table) for of in layout.verdicts),
-    ]
-    return [one for one in every if one]
+    tests = significance.sentence(compared, layout.focus, layout.draws)
+    return [one for one in (sentence(table), tests, *(of(table) for of in layout.verdicts)) if one]
 
 
 def sentence(table: FilledTable) -> str:
