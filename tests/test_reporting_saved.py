@@ -189,7 +189,7 @@ def test_own_predictions_are_kept_where_the_cells_are(tmp_path: Path) -> None:
 def test_cells_that_have_no_run_here_are_kept_as_long_as_they_are_of_the_same_run(tmp_path: Path) -> None:
     """A table that takes days may be computed on several machines, each with some of the runs."""
     layout, results = LAYOUTS["table_1_readings"], tmp_path / "results"
-    first, second, third = layout.cells[0], layout.cells[1], layout.cells[2]
+    first, second, third, unnamed = layout.cells[:4]
 
     def save(runs: str) -> dict[tuple[str, str], str]:
         console = Console(file=io.StringIO(), width=110)
@@ -197,16 +197,19 @@ def test_cells_that_have_no_run_here_are_kept_as_long_as_they_are_of_the_same_ru
         lines = csv.DictReader((results / layout.name / "cells.csv").read_text().splitlines())
         return {(line["row"], line["column"]): line["values"] for line in lines if line["state"] == "complete"}
 
-    for cell in (first, second):
+    for cell in (first, second, unnamed):
         write_run(tmp_path / "one" / fake_name(cell.run), fake_result([0.9, 0.9, 0.9, 0.9, 0.8]))
     save("one")
     csv_file = results / layout.name / "cells.csv"
-    csv_file.write_text(csv_file.read_text().replace(fake_plan(second.run).hash, "0123456789"))
+    text = csv_file.read_text().replace(fake_plan(unnamed.run).hash, "")
+    csv_file.write_text(text.replace(fake_plan(second.run).hash, "0123456789"))
     write_run(tmp_path / "two" / fake_name(third.run), fake_result([0.7] * 5))
     kept = save("two")
-    assert kept == {(first.row, first.column): "90;90;90;90;80", (third.row, third.column): "70;70;70;70;70"}
+    places = [(cell.row, cell.column) for cell in (first, third, unnamed)]
+    assert kept == dict(zip(places, ["90;90;90;90;80", "70;70;70;70;70", "90;90;90;90;80"], strict=True))
+    assert csv_file.read_text().count("by earlier code") == 1
     environment = json.loads((results / layout.name / "environment.json").read_text())
-    assert (environment["runs"], [one["runs"] for one in environment["earlier"]]) == (1, [2])
+    assert (environment["runs"], [one["runs"] for one in environment["earlier"]]) == (1, [3])
     assert (results / layout.name / "README.md").read_text().count("Computed ") == 2
     (tmp_path / "none").mkdir()
     assert save("none") == kept

@@ -25,6 +25,7 @@ CellState = Literal["complete", "partial", "failed", "interrupted", "missing"]
 # The last bound is open: what is further apart than 3 combined standard deviations.
 DISTANCE_CLASSES = ((1.0, "within 1"), (2.0, "within 2"), (3.0, "within 3"), (math.inf, "more than 3"))
 CHOSEN_BY = "validation/fused/ACC"
+UNNAMED = "by earlier code"  # a committed cell that does not say of which run it is
 
 Plan = Callable[[Sequence[str]], "PlannedRun"]
 
@@ -185,13 +186,15 @@ def fill(layout: Layout, runs: Runs) -> FilledTable:
 
 def with_committed(table: FilledTable, committed: FilledTable, environment: Mapping[str, Any]) -> FilledTable:
     """The table with committed cells in the place of those that have no finished run here, as long as they are of the
-    run that is wanted now; `environment` is that of the committed ones.
+    run that is wanted now, or from before cells said of which run they are, which is then noted; `environment` is that
+    of the committed ones.
     """
-    old = committed.cells
     kept = {
-        place: old[place]
+        place: old if old.wanted else replace(old, note=old.note or UNNAMED)
         for place, cell in table.cells.items()
-        if cell.state in ("missing", "interrupted") and old[place].n and "" != old[place].wanted == cell.wanted
+        if cell.state in ("missing", "interrupted")
+        and (old := committed.cells[place]).n
+        and old.wanted in ("", cell.wanted)
     }
     said = {notice: rows for notice, rows in committed.notices.items() if {row for row, _ in kept} & set(rows)}
     own = {key: value for key, value in environment.items() if key != "earlier"}
