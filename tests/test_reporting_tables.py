@@ -161,6 +161,8 @@ def test_the_best_of_several_runs_is_that_of_the_validation_part(tmp_path: Path)
     write_run(tmp_path / "101a", fake_result([0.9] * 5, status="failed", error="diverged"))
     write_tried(tmp_path, "101c", 0.5, [0.4] * 5)
     assert filled().cells["r", "draw 101"].state == "partial"
+    # What was tried was trained for this table: its time counts, and it is nobody's own run.
+    assert {run.name for run in filled().runs} == {"100a", "100b", "100c", "101a", "101b", "101c"}
 
 
 def test_a_mean_over_draws_is_of_means_over_seeds_and_also_of_committed_cells(tmp_path: Path) -> None:

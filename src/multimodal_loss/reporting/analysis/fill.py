@@ -72,7 +72,8 @@ class FilledCell:
     paper: PaperNumber | None = None
     run: Run | None = None
     reference: bool = False
-    wanted: str = ""  # the hash of the run, or of both, that the cell is of
+    wanted: str = ""  # the hash of the run, or of all, that the cell is of
+    lost: tuple[Run, ...] = ()  # runs that another was better than on the validation part
     test_to_train: float | None = None  # n_test / n_train, where replicates are folds
 
     @property
@@ -147,7 +148,8 @@ class FilledTable:
     @property
     def runs(self) -> list[Run]:
         """The runs that were found for cells, each once."""
-        return list({cell.run.name: cell.run for cell in self.cells.values() if cell.run}.values())
+        runs = [run for cell in self.cells.values() for run in (cell.run, *cell.lost) if run]
+        return list({run.name: run for run in runs}.values())
 
     @property
     def description(self) -> str:
@@ -307,7 +309,8 @@ def _best(cell: Cell, found: Sequence[Run | str], expected: tuple[int, ...], sca
     best = filled[chosen]
     if len(scores) < len(filled):
         own, best = f"{own}, {len(scores)} of {len(filled)}", replace(best, state="partial")
-    return replace(best, note="; ".join(filter(None, [own, best.note])))
+    lost = tuple(run for run in found if isinstance(run, Run) and run is not best.run)
+    return replace(best, note="; ".join(filter(None, [own, best.note])), lost=lost)
 
 
 def _state(runs: Sequence[Run], values: Mapping[int, float], expected: tuple[int, ...]) -> CellState:
