@@ -190,23 +190,35 @@ def with_value(value: float) -> Tensor:
         (torch.rand(4, 3 * 5), torch.zeros(4, dtype=torch.int64), "expects scores of shape"),
         (torch.ones(4, 3, 5, dtype=torch.int64), torch.zeros(4, dtype=torch.int64), "floating-point"),
         (torch.rand(4, 3, 5), torch.zeros(3, dtype=torch.int64), "4 class indices"),
-        (torch.rand(4, 3, 5), torch.zeros(4), "type int64"),
+        (torch.rand(4, 3, 5), torch.zeros(4), "type int64, got .* type torch.float32"),
+        (
+            [torch.rand(4, 5)] * 3,
+            torch.zeros(4, dtype=torch.int64),
+            "scores must be a tensor, .* got a list: torch.stack",
+        ),
+        (torch.rand(4, 3, 5), [0, 1, 2, 3], "target must be a tensor, 4 class indices, got a list"),
+        (
+            torch.rand(4, 3, 5),
+            torch.zeros(4, dtype=torch.int64, device="meta"),
+            "target must be .* cpu, got meta: move",
+        ),
         (torch.rand(4, 3, 5), torch.tensor([0, 1, 5, 2]), "classes from 0 to 4, or -100 for a sample to ignore, got 5"),
         (torch.rand(4, 3, 5), torch.tensor([0, 1, -1, 2]), "classes from 0 to 4, .* got -1"),
         (with_value(math.nan), torch.zeros(4, dtype=torch.int64), "scores of modality 1 .* must be finite, got nan"),
         (with_value(-math.inf), torch.zeros(4, dtype=torch.int64), "scores of modality 1 .* must be finite, got -inf"),
     ],
 )
-def test_wrong_inputs_raise_one_line(scores: Tensor, target: Tensor, message: str) -> None:
+def test_wrong_inputs_raise_one_line(scores: Any, target: Any, message: str) -> None:
     for config in CONFIGS:
         fusion = build(config)
         if isinstance(fusion, fusions.Unimodal):
             continue
-        with pytest.raises(ValueError, match=message) as error:
+        kind = TypeError if "must be a tensor" in message else ValueError
+        with pytest.raises(kind, match=message) as error:
             fusion(scores, target)
         assert "\n" not in str(error.value)
         if "scores" in message:
-            with pytest.raises(ValueError, match=message):
+            with pytest.raises(kind, match=message):
                 fusion.logits(scores)
 
 
@@ -296,6 +308,14 @@ def test_no_value_is_read_back_to_the_host(fusion: Fusion) -> None:
     fusion(x, target.to("meta")).backward()
     assert x.grad is not None and x.grad.shape == x.shape
     assert fusion.probabilities(x).shape == (BATCH, CLASSES)
+
+
+def test_another_device_than_that_of_the_parameters_raises_one_line() -> None:
+    scores, target = torch.rand(2, 3, 5, device="meta"), torch.zeros(2, dtype=torch.int64, device="meta")
+    with pytest.raises(
+        ValueError, match="scores must be on the device of the parameters of MultiModalLoss, cpu, got meta"
+    ):
+        fusions.MultiModalLoss(5, 3)(scores, target)
 
 
 def test_scores_whose_sum_overflows_are_finite() -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multimodal_loss import fusion as fusions
-from multimodal_loss.fusion import Fusion, base
+from multimodal_loss.fusion import Fusion, base, multimodal
 from multimodal_loss.fusion.proxies import ProxyFusion
 
 CLASSES, MODALITIES, BATCH = 3, 3, 8
@@ -118,6 +118,13 @@ def gradients(loss: Tensor, scores: Tensor, fusion: Fusion) -> dict[str, Tensor]
     return dict(zip(inputs, found, strict=True))
 
 
+@pytest.fixture
+def small_batches_are_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The MultiModal loss works on samples of one kind together, where there are many of it."""
+    monkeypatch.setattr(multimodal, "MIN_OF_KIND", 1)
+
+
+@pytest.mark.usefixtures("small_batches_are_fused")
 @of_every_fusion
 def test_a_masked_modality_is_as_if_there_were_none(kind: str, options: dict[str, Any], modalities: int) -> None:
     fusion = build(kind, options, modalities)
@@ -160,6 +167,7 @@ def mixed(modalities: int) -> Tensor:
     return torch.stack([torch.tensor([m in kinds[which] for m in range(modalities)]) for which in order])
 
 
+@pytest.mark.usefixtures("small_batches_are_fused")
 @pytest.mark.parametrize("look", [True, False])
 @of_every_fusion
 def test_a_mixed_batch_is_its_samples_one_by_one(
@@ -213,6 +221,20 @@ def test_proxy_anchor_of_mixed_samples_written_as_loops() -> None:
     assert fusion(with_nan(scores, mask), target, mask=mask).item() == pytest.approx(expected, rel=1e-10)
 
 
+def test_the_fused_multimodal_loss_is_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    fusion = build("MultiModalLoss", {"weight": [1.0, 3.0, 0.5]}, 3)
+    (scores, target), mask = draw(fusion), mixed(3)
+    target[2] = -100
+    monkeypatch.setattr(multimodal, "losses_and_gradients_of_kinds", None)
+    x = with_nan(scores, mask)
+    plain = gradients(fusion(x, target, mask=mask), x, fusion)
+    monkeypatch.undo()
+    monkeypatch.setattr(multimodal, "MIN_OF_KIND", 1)
+    monkeypatch.setattr(fusion, "compute_logits", None)
+    for name, gradient in gradients(fusion(x, target, mask=mask), x, fusion).items():
+        torch.testing.assert_close(gradient, plain[name], **EXACT)
+
+
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
@@ -258,6 +280,7 @@ def test_a_mask_without_a_gap_changes_nothing(
         torch.testing.assert_close(ours, other, **EXACT)
 
 
+@pytest.mark.usefixtures("small_batches_are_fused")
 @of_every_fusion
 def test_first_and_second_derivatives(kind: str, options: dict[str, Any], modalities: int) -> None:
     fusion = build(kind, options, modalities)
@@ -404,3 +427,12 @@ def test_history_of_qmf_grows_by_what_a_sample_has() -> None:
     fusion(with_nan(scores, mask), target, torch.arange(BATCH), mask)
     losses = F.cross_entropy(scores.mT, target[:, None].expand(-1, 3), reduction="none")
     torch.testing.assert_close(fusion.latest, losses.masked_fill(~mask, 0).t(), **EXACT)
+
+
+@pytest.mark.parametrize("modalities", [2, 70])
+def test_patterns_are_the_kinds_of_samples(modalities: int) -> None:
+    mask = torch.ones(5, modalities, dtype=torch.bool)
+    mask[[1, 3], 0] = False
+    mask[4, modalities - 1] = False
+    found = {tuple(rows.tolist()): here.tolist() for rows, here in base.patterns(mask)}
+    assert found == {(0, 2): [*range(modalities)], (1, 3): [*range(1, modalities)], (4,): [*range(modalities - 1)]}

@@ -7,9 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multimodal_loss.fusion.base import check_choice, check_number
+from multimodal_loss.fusion.base import check_choice, check_number, patterns
 from multimodal_loss.fusion.gradients import autograd_only, with_own_gradient
-from multimodal_loss.fusion.multimodal_fused import MAX_INVERSE_GAMMA, losses_and_gradients
+from multimodal_loss.fusion.multimodal_fused import (
+    MAX_INVERSE_GAMMA,
+    losses_and_gradients,
+    losses_and_gradients_of_kinds,
+)
 from multimodal_loss.fusion.proxies import EPSILON, ProxyFusion, as_rows, lengths, new_proxies
 from multimodal_loss.fusion.shapley import shapley_values
 
@@ -17,6 +21,7 @@ VARIANTS = ("released", "paper")
 WITHOUT_ATTENTION = ("none_sum", "none_zero")
 ATTENTIONS = ("soft", "hard_global", "hard_per_class", *WITHOUT_ATTENTION)
 ORDERS = 32
+MIN_OF_KIND = 64  # with fewer samples that lack the same modalities, on average, it is quicker to take all at once
 CLASS_SCORES = ("class", "proxy", "proxy_times_k")
 
 
@@ -98,18 +103,26 @@ class MultiModalLoss(ProxyFusion):
         self.proxies = new_proxies(num_classes, proxies_per_class, num_modalities)
 
     def compute_loss(self, scores: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-        if not self._has_fused_loss() or autograd_only() or mask is not None:
+        if not self._has_fused_loss() or autograd_only():
             return super().compute_loss(scores, target, mask)
+        kinds = None
+        if mask is not None:
+            kinds = patterns(mask) if mask.device.type == "cpu" else ()
+            if not 0 < len(kinds) * MIN_OF_KIND <= len(mask):
+                return super().compute_loss(scores, target, mask)
         proxies, kept = self.proxies, self.kept(target)
         safe = target if kept is None else target.where(kept, 0)
         share = self.divisors(target, scores)
 
         def fused(wanted: tuple[bool, ...]) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
-            losses, gradients = losses_and_gradients(scores, proxies, safe, share, self.gamma, wanted)
+            inputs = (scores, proxies, safe, share, self.gamma, wanted)
+            losses, gradients = (
+                losses_and_gradients(*inputs) if kinds is None else losses_and_gradients_of_kinds(*inputs, kinds)
+            )
             return self.reduced(self.weighted(losses, target), target), gradients
 
         def plain(x: Tensor, raw: Tensor) -> Tensor:
-            return self.cross_entropy(self._logits(x, raw), target)
+            return self.cross_entropy(self._logits(x, raw, mask), target)
 
         return with_own_gradient(fused, plain, scores, proxies)
 

@@ -15,6 +15,7 @@ Inside a block the samples are the last axis, so that every sum and broadcast ru
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -75,6 +76,29 @@ def losses_and_gradients(
     if unit_grad is not None:
         proxies_grad = _through_rectified_norm(unit_grad, unit, norm, raw).view(proxies.shape)
     return losses, (scores_grad, proxies_grad)
+
+
+def losses_and_gradients_of_kinds(
+    scores: Tensor,
+    proxies: Tensor,
+    target: Tensor,
+    share: Tensor,
+    gamma: float,
+    wanted: tuple[bool, ...],
+    kinds: Sequence[tuple[Tensor, Tensor]],
+) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
+    """The same where samples lack modalities: each of `patterns` by the parts of the proxies that are its own."""
+    losses = scores.new_empty(len(scores))
+    scores_grad, proxies_grad = torch.zeros_like(scores), torch.zeros_like(proxies)
+    for rows, here in kinds:
+        losses[rows], (of_scores, of_proxies) = losses_and_gradients(
+            scores[rows][:, here], proxies[:, :, here], target[rows], share.expand(len(scores))[rows], gamma, wanted
+        )
+        if of_scores is not None:
+            scores_grad[rows[:, None], here] = of_scores
+        if of_proxies is not None:
+            proxies_grad.index_add_(2, here, of_proxies)
+    return losses, (scores_grad if wanted[0] else None, proxies_grad if wanted[1] else None)
 
 
 class _Block:
