@@ -69,8 +69,8 @@ class ECML(EvidentialFusion):
             total = evidence.sum(dim=2)
             total = total if mask is None else total.masked_fill(~mask, -1)
             order = total.argsort(dim=1, stable=True)  # of little evidence first
-            evidence = evidence.take_along_dim(order.unsqueeze(2), dim=1)
-            mask = None if mask is None else mask.take_along_dim(order, dim=1)
+            evidence = evidence.gather(1, order.unsqueeze(2).expand_as(evidence))
+            mask = None if mask is None else mask.gather(1, order)
         if mask is None:
             fused = evidence[:, 0]
             for of_one in evidence.unbind(dim=1)[1:]:

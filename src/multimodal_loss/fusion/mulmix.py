@@ -150,7 +150,7 @@ class Mulmix(Fusion):
         if self.candidates == "mean":
             members = members / members.sum(dim=1, keepdim=True)
         summed = members @ x.permute(1, 2, 0).flatten(1)
-        return summed.view(len(members), self.num_classes, len(x)).log_softmax(dim=1)
+        return summed.view(len(members), self.num_classes, x.shape[0]).log_softmax(dim=1)
 
     def _loss(self, log_p: Tensor, mask: Tensor | None) -> Tensor:
         """L, summed over the candidates, from their log p (N, ..., B): (..., B)."""

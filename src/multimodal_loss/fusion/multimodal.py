@@ -232,7 +232,7 @@ class MultiModalLoss(ProxyFusion):
             if self.variant == "released":
                 length = torch.linalg.vector_norm(scores[:, list(members)].flatten(1), dim=1)
                 similarity = similarity / length.clamp(min=EPSILON)
-            return self._class_score(similarity.view(self.num_classes, self.proxies_per_class, len(scores))).t()
+            return self._class_score(similarity.view(self.num_classes, self.proxies_per_class, scores.shape[0])).t()
 
         # Who is missing adds nothing when it joins, which leaves the Shapley values of the others what they are.
         shares = torch.stack(shapley_values(class_score, self.num_modalities, orders), dim=1)
@@ -264,7 +264,7 @@ class MultiModalLoss(ProxyFusion):
         similarity = proxies @ query.t()
         if length is not None:
             similarity = similarity / length
-        return similarity.view(self.num_classes, self.proxies_per_class, len(scores))
+        return similarity.view(self.num_classes, self.proxies_per_class, scores.shape[0])
 
     def _class_score(self, similarity: Tensor) -> Tensor:
         """S (C, B)."""

@@ -22,7 +22,7 @@ class SoftTriple(ProxyFusion):
 
     Of a sample that lacks modalities x is the concatenation of the others, and w_ck that part of the proxy. The
     regulariser is of whole proxies. It is no mean over samples: it is added once to a mean or a sum, and to each loss
-    with reduction="none"; and where processes average their gradients, each adds all of it.
+    with reduction="none". Where processes average their gradients it counts once, too.
 
     Defaults are those of pytorch-metric-learning (scale 20, gamma 0.1, margin 0.01, no regulariser), and the paper's
     20 proxies per class. Unlike the original, it normalises x itself.
@@ -80,7 +80,7 @@ class SoftTriple(ProxyFusion):
             similarity = F.normalize(as_rows(self.proxies), dim=1) @ query
         else:
             similarity = as_rows(self.proxies) @ query / lengths(as_rows(self.proxies), self.num_modalities, mask)
-        similarity = similarity.view(self.num_classes, self.proxies_per_class, len(scores))
+        similarity = similarity.view(self.num_classes, self.proxies_per_class, scores.shape[0])
         return self.scale * ((similarity / self.gamma).softmax(dim=1) * similarity).sum(dim=1).t()
 
     def compute_loss(self, scores: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
