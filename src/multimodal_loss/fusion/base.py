@@ -54,9 +54,10 @@ class Fusion(nn.Module):
     `compute_weights` it overrides) takes a further argument `mask`, of which it is given (B, M), or None where nothing
     is missing; masked scores are 0 by then.
 
-    Data parallel: where processes average their gradients (DistributedDataParallel), those of a loss that is a mean over
-    samples are the gradients of one process, if the parts of the batch have as many samples that count (as much weight,
-    with class weights). ProxyAnchor, QMF and OGMGE look at a batch as a whole: there they are not.
+    Data parallel: where processes average their gradients (DistributedDataParallel), those of a loss that is a mean
+    over samples are the gradients of one process, if all parts of the batch have the same number of samples that count
+    (the same sum of weights, with class weights). ProxyAnchor, QMF and OGMGE look at a batch as a whole: there they are
+    not.
 
     Args:
         num_classes: C, at least 1.
