@@ -51,6 +51,8 @@ BELOW = {
     "results": {"errors", "files"},
     "trackers": {"errors", "results"},
     "training": {"command", "errors", "files", "fusion", "datasets", "configuration", "results", "trackers"},
+    "prediction": {"errors", "files", "fusion", "datasets", "configuration", "results", "training"},
+    "predict": {"command", "errors", "options", "prediction"},
     "train": {"command", "errors", "configuration", "training"},
     "reporting": {"errors", "files", "results"},
     "report": {"command", "errors", "files", "results", "reporting"},

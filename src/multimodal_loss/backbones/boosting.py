@@ -15,7 +15,7 @@ class Boosting(nn.Module):
     """Scores (B, 1, C), log-probabilities of scikit-learn's HistGradientBoostingClassifier on M vectors side by side.
 
     Reads well with fusion=unimodal on logits, as the backbone LogisticRegression does. The trees are no tensors: a
-    checkpoint does not hold them, and what a run predicts is stored when it has been fitted.
+    checkpoint does not hold them (`in_checkpoint`), and what a run predicts is stored when it has been fitted.
 
     Args:
         feature_shapes: shape of one sample of each modality; any shape is flattened, widths may differ.
@@ -28,6 +28,7 @@ class Boosting(nn.Module):
 
     joint = True
     deterministic = True
+    in_checkpoint = False
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """Files on disk, or a generator, to tensors by modality and split."""
 
-from multimodal_loss.datasets.base import Batch, Dataset, Draws, MultimodalData, Split
+from multimodal_loss.datasets.base import Batch, Dataset, Draws, MultimodalData, NewSamples, Preparation, Split
 from multimodal_loss.datasets.decoding import DecodingSplit
 from multimodal_loss.datasets.epic import EpicDataset
 from multimodal_loss.datasets.opportunity import OpportunityDataset
@@ -15,7 +15,9 @@ __all__ = [
     "Draws",
     "EpicDataset",
     "MultimodalData",
+    "NewSamples",
     "OpportunityDataset",
+    "Preparation",
     "RavdessDataset",
     "Split",
     "SyntheticDataset",

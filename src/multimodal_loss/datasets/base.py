@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -37,7 +38,8 @@ class Draws:
 
 @dataclass(frozen=True)
 class Split:
-    """One part of a dataset, in memory: `inputs[m]` is modality m with samples first, `target` (N,) long.
+    """One part of a dataset, in memory: `inputs[m]` is modality m with samples first, `target` (N,) long; `names` of
+    the samples, where the data have such.
 
     A dataset whose samples are cut from something else (windows of a recording) overrides `rows`, `feature_shapes` and
     `to`, and keeps in `inputs` what it cuts them from. Samples that must be decoded one at a time: DecodingSplit.
@@ -45,9 +47,14 @@ class Split:
 
     inputs: tuple[Tensor, ...]
     target: Tensor
+    names: tuple[str, ...] | None = field(default=None, kw_only=True, repr=False)
 
     def __len__(self) -> int:
         return int(self.target.shape[0])
+
+    def ids(self) -> NDArray[Any]:
+        """What the samples are told apart by (N,), as it is stored beside the predictions: names, or else numbers."""
+        return np.arange(len(self)) if self.names is None else np.array(self.names, dtype=np.str_)
 
     def rows(self, index: Tensor | slice) -> tuple[Tensor, ...]:
         """The samples at `index` (positions, on the split's device), modality by modality."""
@@ -64,7 +71,7 @@ class Split:
         return 1
 
     def to(self, device: torch.device) -> Self:
-        return type(self)(tuple(x.to(device) for x in self.inputs), self.target.to(device))
+        return replace(self, inputs=tuple(x.to(device) for x in self.inputs), target=self.target.to(device))
 
     def batches(
         self,
@@ -108,9 +115,30 @@ class Split:
         return {}
 
 
+class NewSamples(Protocol):
+    """Samples that no run has seen, read but not yet prepared: `ids` (N,) and, where they are known, classes (N,)."""
+
+    ids: NDArray[Any]
+    target: NDArray[np.int64] | None
+
+
+class Preparation(Protocol):
+    """What a dataset fitted on a training part: it prepares other samples as it did these."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All of it, for a checkpoint; `Dataset.restore` makes it anew."""
+        ...
+
+    def inputs(self, samples: NewSamples) -> tuple[Tensor, ...]:
+        """What a backbone takes, modality by modality, of what `Dataset.read_new` gave."""
+        ...
+
+
 @dataclass(frozen=True)
 class MultimodalData:
-    """The data of one replicate. `fingerprint` changes whenever a byte of any split does."""
+    """The data of one replicate. `fingerprint` changes whenever a byte of any split does. No `preparation`: nothing is
+    fitted, or samples come as tensors alone.
+    """
 
     train: Split
     validation: Split | None
@@ -118,6 +146,7 @@ class MultimodalData:
     modalities: tuple[str, ...]
     classes: tuple[str, ...]
     fingerprint: str
+    preparation: Preparation | None = None
 
     @property
     def feature_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -149,6 +178,10 @@ class Dataset(Protocol):
 
     def require_files(self) -> None:
         """Raise MissingData, naming what is not there, where a folder or a file that `load` needs is missing."""
+
+    # A dataset that gives a `preparation` also has, for trained runs to predict from files:
+    #   restore(state) -> Preparation                              what `Preparation.state_dict` gave
+    #   read_new(source, modalities, classes) -> NewSamples        of a path, or of tables by modality
 
 
 def require_names(key: str, names: Sequence[str], choices: Iterable[str], or_none: bool = False) -> None:

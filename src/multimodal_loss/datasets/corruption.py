@@ -14,11 +14,9 @@ which samples are in the part.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Self
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from multimodal_loss.datasets.base import Split
@@ -32,9 +30,6 @@ class CorruptedSplit(Split):
     """`replaced` (N,) is the modality of each sample that was, or -1."""
 
     replaced: NDArray[np.int64] = field(kw_only=True)
-
-    def to(self, device: torch.device) -> Self:
-        return replace(self, inputs=tuple(x.to(device) for x in self.inputs), target=self.target.to(device))
 
     def extra_arrays(self) -> dict[str, NDArray[np.int64]]:
         return {"replaced": self.replaced}

@@ -6,7 +6,7 @@ size (456 x 256) and are cropped to a square: at random while training, the same
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -48,7 +48,7 @@ class ClipSplit(DecodingSplit):
     """
 
     target: Tensor
-    names: tuple[str, ...]
+    names: tuple[str, ...] = field()  # here they are always there
     store: FrameStore
     frames: dict[str, NDArray[np.int64]]
     crop: int
@@ -226,8 +226,8 @@ class EpicDataset(Dataset):
             digest.update(epic.as_released(splits[name][: len(split)]))
             for rows in split.frames.values():
                 used = split.store.entries[rows]
-                for field in ("key", "size", "crc"):
-                    digest.update(np.ascontiguousarray(used[field]).data)
+                for column in ("key", "size", "crc"):
+                    digest.update(np.ascontiguousarray(used[column]).data)
         options = [self.modalities, self.flow_index, self.crop, self.augmentation, self.drop_last_eval]
         key = key_of([digest.hexdigest(), *options])
         return f"generated-{key}" if self.generated else key

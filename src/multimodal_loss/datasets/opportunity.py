@@ -94,6 +94,13 @@ class WindowSplit(Split):
         windows = self.inputs[0][samples]
         return tuple(windows[:, :, first:end] for first, end in self.channels)
 
+    def ids(self) -> NDArray[Any]:
+        """Recording, and the sample in it, counted from 0, that a window ends with: `S2-ADL4/23`."""
+        ends = (self.starts + self.window - 1).cpu().numpy()
+        names, firsts, _ = zip(*self.recordings, strict=True)
+        which = np.searchsorted(firsts, ends, side="right") - 1
+        return np.array([f"{names[r]}/{end - firsts[r]}" for r, end in zip(which, ends, strict=True)], dtype=np.str_)
+
     def rescored(self, fused: NDArray[Any]) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
         """`samples`: every sample of the recordings, by the prediction of its window."""
         target = self.sample_target.cpu().numpy()

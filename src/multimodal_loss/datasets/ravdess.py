@@ -9,10 +9,10 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -135,9 +135,6 @@ class SoundClips(Clips):
     actors: tuple[int, ...]
     modalities: tuple[str, ...]
     dropout: str
-
-    def to(self, device: torch.device) -> Self:
-        return replace(self, inputs=tuple(x.to(device) for x in self.inputs), target=self.target.to(device))
 
 
 @dataclass(frozen=True)
@@ -281,8 +278,9 @@ class RavdessDataset(Dataset):
             prepared += [self._video[2], self.channel_order, self.pixels]
         content = [*prepared, list(self.modalities), fold, self.classes, self.permuted_labels]
         return MultimodalData(
-            **parts,
+            train=parts["train"],
             validation=None,
+            test=parts["test"],
             modalities=self.modalities,
             classes=class_names(self.classes),
             fingerprint=self._told(key_of(content)),
@@ -291,6 +289,7 @@ class RavdessDataset(Dataset):
     def _split(self, rows: list[int], target: Tensor) -> Clips:
         shared: dict[str, Any] = {
             "target": target,
+            "names": tuple(self._clips[row].stem(self.modalities[0]) for row in rows),
             "actors": tuple(self._clips[row].actor for row in rows),
             "modalities": self.modalities,
             "dropout": self.modality_dropout,

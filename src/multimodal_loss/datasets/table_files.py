@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -49,8 +49,10 @@ def blocks(rows: int, width: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, rows, step))
 
 
-def modality_files(folder: Path) -> dict[str, Path]:
-    """The files of the modalities by name, sorted. Raises MissingData unless there are two or more, and labels.csv."""
+def modality_files(folder: Path, labelled: bool = True) -> dict[str, Path]:
+    """The files of the modalities by name, sorted. Raises MissingData unless there are two or more, and labels.csv;
+    where they need not be `labelled`, one will do.
+    """
     if not folder.is_dir():
         raise MissingData(f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}")
     files: dict[str, Path] = {}
@@ -61,9 +63,9 @@ def modality_files(folder: Path) -> dict[str, Path]:
             raise UserError(f"{folder}: {files[path.stem].name} and {path.name} are one modality; remove one of them")
         files[path.stem] = path
     labels = files.pop("labels", None)
-    if labels is None or labels.name != LABELS:
+    if labelled and (labels is None or labels.name != LABELS):
         raise MissingData(f"{folder}: no {LABELS} (columns id and label, optionally fold, split and group)")
-    if len(files) < 2:
+    if len(files) < 1 + labelled:
         found = f"only one modality, {next(iter(files.values())).name}" if files else "no modality"
         raise MissingData(f"{folder}: {found}; give two or more, each as <modality>.csv or <modality>.parquet")
     if unread:
@@ -71,11 +73,40 @@ def modality_files(folder: Path) -> dict[str, Path]:
     return dict(sorted(files.items()))
 
 
+def matched(
+    folder: Path,
+    ids: Sequence[str],
+    reference: str,
+    rows_of: Mapping[Path, Mapping[str, int]],
+    drop: bool,
+    cure: str = "",
+) -> list[bool]:
+    """Which of the ids, those of the file `reference`, are in every file. UserError: some are not, unless these are to
+    be dropped, with a warning; or none is.
+    """
+    complaints, known = [], set(ids)
+    for path, rows in rows_of.items():
+        absent = [i for i in ids if i not in rows]
+        others = [i for i in rows if i not in known]
+        if absent:
+            complaints.append(f"{path} lacks {counted(absent, 'id')} of {reference}")
+        if others:
+            complaints.append(f"{path} has {counted(others, 'id')} that {reference} lacks")
+    if complaints and not drop:
+        raise UserError(f"{'; '.join(complaints)}; mend the files{cure}")
+    kept = [all(i in rows for rows in rows_of.values()) for i in ids]
+    if not any(kept):
+        raise UserError(f"{folder}: no id is in every file; {'; '.join(complaints)}")
+    if complaints:
+        warn(f"{'; '.join(complaints)}; {sum(kept)} of {len(ids)} samples are left")
+    return kept
+
+
 # --- labels.csv
 
 
-def read_labels(path: Path) -> pd.DataFrame:
-    """Columns id, label and, where they are there, fold (whole numbers), split and group (text).
+def read_labels(path: Path, with_split: bool = True) -> pd.DataFrame:
+    """Columns id, label and, where they are there and wanted, fold (whole numbers), split and group (text).
 
     Raises UserError naming the line and column for whatever the description in tables.py does not allow.
     """
@@ -84,7 +115,8 @@ def read_labels(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: no column label; its columns are the id, label, and optionally fold, split and group")
     if unknown := [name for name in names[1:] if name not in ("label", "fold", "split", "group")]:
         raise UserError(f"{path}: unknown column {listed(unknown)}; allowed after the id: label, fold, split, group")
-    labels = pd.DataFrame(_csv_text(path, names, names)).rename(columns={names[0]: "id"})
+    wanted = names if with_split else [names[0], "label"]
+    labels = pd.DataFrame(_csv_text(path, wanted, names)).rename(columns={names[0]: "id"})
     _check_ids(path, labels["id"].to_list())
     for column in ("label", "group"):
         check_cells(path, labels, column, _is_name, "text of 1 to 200 letters, without control characters")
@@ -122,18 +154,26 @@ def class_order(labels: Iterable[str]) -> tuple[str, ...]:
 # --- tables on disk
 
 
-def read_table(path: Path, impute: str | None = None) -> Table:
+def read_table(path: Path, impute: str | None = None, cure: str = "; mend it, or set dataset.impute=mean") -> Table:
     """One modality's file, in blocks: memory holds the table as float32 and one block.
 
     With `impute`, cells that are missing or infinite become NaN and are counted in a warning. Raises UserError, naming
-    line and column, for a cell that is no finite number, an id that is empty or there twice, and a file that is no
-    table.
+    line and column, for a cell that is no finite number (and the `cure`), an id that is empty or there twice, and a
+    file that is no table.
     """
     names = _column_names(path)
     if len(names) < 2:
         raise UserError(f"{path}: only one column; the first holds the ids, the others the features")
     ids, values = (_read_csv if _is_csv(path) else _read_parquet)(path, names)
     _check_ids(path, ids)
+    settle_missing(path, ids, names[1:], values, impute, cure)
+    return Table(path, tuple(names[1:]), {name: row for row, name in enumerate(ids)}, values)
+
+
+def settle_missing(
+    path: Path, ids: Sequence[str], features: Sequence[str], values: Array, impute: str | None, cure: str
+) -> None:
+    """Refuse cells that are missing or infinite, or make them NaN, as `read_table` says."""
     imputed = 0
     for part in blocks(*values.shape):
         bad = ~np.isfinite(values[part])
@@ -141,15 +181,11 @@ def read_table(path: Path, impute: str | None = None) -> Table:
             row, column = np.argwhere(bad)[0]
             row += part.start
             kind = "missing" if np.isnan(values[row, column]) else "infinite, or too large for 32 bits"
-            raise UserError(
-                f"{where(path, row, ids)}, column {quoted(names[column + 1])}: the value is {kind}; mend it, "
-                "or set dataset.impute=mean"
-            )
+            raise UserError(f"{where(path, row, ids)}, column {quoted(features[column])}: the value is {kind}{cure}")
         values[part][bad] = np.nan
         imputed += int(bad.sum())
     if imputed:
         warn(f"{path}: {imputed} missing or infinite cells take the mean of their column in the training part")
-    return Table(path, tuple(names[1:]), {name: row for row, name in enumerate(ids)}, values)
 
 
 def read_ids(path: Path) -> dict[str, int]:
@@ -174,10 +210,22 @@ def _column_names(path: Path) -> list[str]:
     if empty:
         raise UserError(f"{path}: the file is empty")
     names = _csv_header(path) if _is_csv(path) else _parquet_header(path)
+    _check_names(path, names)
+    return names
+
+
+def check_table(path: Path, ids: list[str], features: list[str]) -> None:
+    """Raise UserError for ids that are empty or there twice, and for two columns of one name, or none."""
+    if not ids or not features:
+        raise UserError(f"{path}: a table without {'columns' if ids else 'rows'}")
+    _check_names(path, features)
+    _check_ids(path, ids)
+
+
+def _check_names(path: Path, names: Sequence[str]) -> None:
     twice = first_repeated(names)
     if twice is not None:
         raise UserError(f"{path}: two columns are called {quoted(names[twice])}; name each differently")
-    return names
 
 
 def _check_ids(path: Path, ids: list[str]) -> None:

@@ -21,7 +21,7 @@ training part alone.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,12 +38,12 @@ from multimodal_loss.datasets import table_files as files
 from multimodal_loss.datasets.base import Dataset, MultimodalData, Split, require_names
 from multimodal_loss.datasets.cache import key_of, sha256
 from multimodal_loss.datasets.corruption import CorruptedSplit, Corruption
+from multimodal_loss.datasets.fitted_tables import FittedTables, NewTables, Scaling, fit_scaling, read_new
 from multimodal_loss.datasets.getting.tables_folder import written_source
-from multimodal_loss.datasets.table_files import LABELS, SPLITS, Table, counted, listed, quoted, warn, where
+from multimodal_loss.datasets.table_files import LABELS, SPLITS, Table, listed, quoted, where
 from multimodal_loss.errors import UserError, require_choice, require_number
 from multimodal_loss.options import at_most, file_name
 
-Stats = NDArray[np.float64]
 Index = NDArray[np.int64]
 # From a config, where `[1, 2]` are numbers, and one name may stand without brackets.
 Names = str | Sequence[str | int | float]
@@ -146,6 +146,15 @@ class TablesDataset(Dataset):
     def require_files(self) -> None:
         _ = self._names, self._labels  # looked at once
 
+    restore = staticmethod(FittedTables.of_state)
+
+    def read_new(
+        self, source: Path | Mapping[str, pd.DataFrame], modalities: Sequence[str], classes: Sequence[str]
+    ) -> NewTables:
+        """Samples to predict, of other files than `path`: as `fitted_tables.read_new` says."""
+        others = self.modalities is not None
+        return read_new(source, modalities, classes, self.impute, self.missing == "drop", others)
+
     @property
     def _repeats(self) -> int:
         return self.repeats or 1
@@ -221,8 +230,9 @@ class TablesDataset(Dataset):
             scalings.append(scaling)
             for part, positions in parts.items():
                 inputs[part].append(scaling.apply(table, rows[positions]))
-        splits = {part: Split(tuple(inputs[part]), target[positions]) for part, positions in parts.items()}
+        splits, ids = {}, samples.labels["id"].to_numpy()
         for part, positions in parts.items():
+            splits[part] = Split(tuple(inputs[part]), target[positions], names=tuple(ids[positions]))
             if self._corruption.touches(part):
                 splits[part] = self._corrupted(splits[part], positions, scalings)
         return MultimodalData(
@@ -232,6 +242,7 @@ class TablesDataset(Dataset):
             modalities=self._names,
             classes=samples.classes,
             fingerprint=_digest(splits.values()),
+            preparation=FittedTables(tuple(table.features for table in samples.tables), tuple(scalings)),
         )
 
     def _corrupted(self, split: Split, positions: Index, scalings: "Sequence[Scaling]") -> CorruptedSplit:
@@ -249,7 +260,7 @@ class TablesDataset(Dataset):
             for m, x in enumerate(split.inputs):
                 chosen = torch.from_numpy(np.flatnonzero(replaced == m))
                 x[chosen] = x[torch.from_numpy(stand_ins)[chosen]]
-        return CorruptedSplit(split.inputs, split.target, replaced=replaced)
+        return CorruptedSplit(split.inputs, split.target, names=split.names, replaced=replaced)
 
     @cached_property
     def _samples(self) -> "Samples":
@@ -258,33 +269,15 @@ class TablesDataset(Dataset):
         if self.missing == "drop":
             unread = [path for path in self._files.values() if path not in rows_of]
             rows_of |= {path: files.read_ids(path) for path in unread}
-        labels = self._matched(rows_of)
+        drop, cure = self.missing == "drop", ", or set dataset.missing=drop"
+        kept = files.matched(self.folder, self._labels["id"].to_list(), LABELS, rows_of, drop, cure)
+        labels = self._labels[kept].reset_index(drop=True)
         classes = files.class_order(labels["label"]) if self._class_names is None else self._class_names
         if len(classes) < 2:
             raise UserError(f"{self._labels_path}: all samples have the label {listed(classes)}; give two or more")
         target = pd.Categorical(labels["label"], classes).codes
         rows = tuple(np.array([t.rows[i] for i in labels["id"]], dtype=np.int64) for t in tables.values())
         return Samples(labels, classes, target.astype(np.int64), tuple(tables.values()), rows)
-
-    def _matched(self, rows_of: dict[Path, dict[str, int]]) -> pd.DataFrame:
-        """The labels whose ids are in every file. Raises, or reports the others, as `missing` says."""
-        ids, complaints = self._labels["id"], []
-        known = set(ids)
-        for path, rows in rows_of.items():
-            absent = [i for i in ids if i not in rows]
-            unlabelled = [i for i in rows if i not in known]
-            if absent:
-                complaints.append(f"{path} lacks {counted(absent, 'id')} of {LABELS}")
-            if unlabelled:
-                complaints.append(f"{path} has {counted(unlabelled, 'id')} that {LABELS} lacks")
-        if complaints and self.missing == "error":
-            raise UserError(f"{'; '.join(complaints)}; mend the files, or set dataset.missing=drop")
-        kept = [all(i in rows for rows in rows_of.values()) for i in ids]
-        if not any(kept):
-            raise UserError(f"{self.folder}: no id is in every file; {'; '.join(complaints)}")
-        if complaints:
-            warn(f"{'; '.join(complaints)}; {sum(kept)} of {len(ids)} samples are left")
-        return self._labels[kept].reset_index(drop=True)
 
     def _parts(self, fold: int | None) -> dict[str, Index]:
         """Positions among the samples of every part. Raises UserError for a part, or a class to train on, without."""
@@ -346,71 +339,6 @@ class Samples:
     target: Index
     tables: tuple[Table, ...]
     rows: tuple[Index, ...]
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """Which columns are kept, their training mean, which also fills missing cells, and standard deviation, and
-    x -> (x - shift) / scale.
-    """
-
-    columns: Index
-    mean: Stats
-    shift: Stats | float
-    scale: Stats | float
-    sd: Stats
-
-    def apply(self, table: Table, rows: Index) -> Tensor:
-        """Features (len(rows), len(columns)). Raises UserError for a value that float32 no longer holds."""
-        out = np.empty((len(rows), len(self.columns)), dtype=np.float32)
-        for part in files.blocks(len(rows), table.values.shape[1]):
-            block = np.take(table.values[rows[part]], self.columns, axis=1).astype(np.float64)
-            block = np.where(np.isnan(block), self.mean, block)
-            with np.errstate(over="ignore"):
-                out[part] = (block - self.shift) / self.scale
-            if not np.isfinite(out[part]).all():
-                feature = table.features[self.columns[np.argwhere(~np.isfinite(out[part]))[0, 1]]]
-                raise UserError(
-                    f"{table.path}: column {quoted(feature)} has a value too far from its training part for 32 bits"
-                )
-        return torch.from_numpy(out)
-
-    def noise(self, draws: Stats) -> Tensor:
-        """A scaled sample (len(columns),) of noise: `draws` are N(0, 1), one for each column of the table."""
-        values = self.mean + self.sd * draws[self.columns]
-        return torch.from_numpy(((values - self.shift) / self.scale).astype(np.float32))
-
-
-def fit_scaling(table: Table, rows: Index, top_variance: int | None, standardise: bool) -> Scaling:
-    """The scaling of one modality, from `rows` alone: those of the training part.
-
-    Warns of, and leaves out, features that are constant there. Raises UserError if none is left.
-    """
-    parts = (_moments(table.values[rows, part]) for part in files.blocks(table.values.shape[1], len(rows)))
-    mean, variance, varies = (np.concatenate(moment) for moment in zip(*parts, strict=True))
-    constant = [name for name, kept in zip(table.features, varies, strict=True) if not kept]
-    if len(constant) == len(table.features):
-        raise UserError(f"{table.path}: every feature is constant in the training part")
-    if constant:
-        warn(f"{table.path}: {counted(constant, 'feature')} left out: constant in the training part")
-    columns = np.flatnonzero(varies)
-    if top_variance is not None:
-        order = np.argsort(-variance[columns], kind="stable")
-        columns = np.sort(columns[order[:top_variance]])
-    mean, sd = mean[columns], np.sqrt(variance[columns])
-    return Scaling(columns, mean, mean, sd, sd) if standardise else Scaling(columns, mean, 0.0, 1.0, sd)
-
-
-def _moments(values: NDArray[np.float32]) -> tuple[Stats, Stats, NDArray[np.bool_]]:
-    """Mean and variance (ddof = 0, missing cells at the mean) of every column, and whether it varies.
-
-    scikit-learn's StandardScaler gives the same bits in four times the time; its VarianceThreshold, after imputing,
-    takes a constant for varying, because the mean is rounded.
-    """
-    count = (~np.isnan(values)).sum(axis=0)
-    mean = np.nansum(values, axis=0, dtype=np.float64) / np.maximum(count, 1)
-    variance = np.nansum((values - mean) ** 2, axis=0) / len(values)
-    return mean, variance, np.fmax.reduce(values) > np.fmin.reduce(values)
 
 
 def _digest(splits: Iterable[Split]) -> str:

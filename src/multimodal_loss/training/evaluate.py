@@ -106,6 +106,7 @@ def evaluate(
     temperature: float | None = None,
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """A trained replicate's test predictions, and what result.json says of it: metrics, and the fusion's diagnostics.
+    Beside what `predict` gives, the predictions hold the samples' `ids` (N,).
 
     `temperature` was fitted on samples held out of its training part; without one it is fitted on the validation part,
     where there is one; `test_tempered` are the metrics with it. Each modality's own prediction is also read out of its
@@ -129,7 +130,7 @@ def evaluate(
             temperature = fit_temperature(validation["target"], validation["fused"])
     if temperature is not None:
         metrics["test_tempered"] = {"fused": compute_metrics(test["target"], tempered(test["fused"], temperature))}
-    test |= data.test.extra_arrays()
+    test |= {"ids": data.test.ids(), **data.test.extra_arrays()}
     if "replaced" in test and "weights" in test:
         metrics["test"]["distrust"] = {"AUC": distrust_auc(test["weights"], test["replaced"])}
     if with_training_outputs:

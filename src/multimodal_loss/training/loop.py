@@ -81,7 +81,7 @@ class TrainingState:
     def keep(self, replicates: Sequence[Replicate]) -> None:
         """Take over the weights of a group that has ended, for the checkpoints of those that follow."""
         on_cpu = torch.device("cpu")
-        self.weights |= {r.replicate_id: {k: _moved(v, on_cpu) for k, v in r.state_dict().items()} for r in replicates}
+        self.weights |= {r.replicate_id: {k: _moved(v, on_cpu) for k, v in r.final_state().items()} for r in replicates}
 
     def state_dict(self) -> dict[str, Any]:
         return {

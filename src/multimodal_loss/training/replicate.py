@@ -55,8 +55,16 @@ class Replicate:
         return self.data.fingerprint if named is None else f"{self.data.fingerprint} {named}"
 
     def state_dict(self) -> dict[str, Any]:
-        state = {"backbone": self.backbone.state_dict(), "fusion": self.fusion.state_dict()}
-        return state if self.read_out is None else {**state, "read_out": self.read_out.state_dict()}
+        return {"backbone": self.backbone.state_dict(), "fusion": self.fusion.state_dict()}
+
+    def final_state(self) -> dict[str, Any]:
+        """All that predicting takes, as tensors, once it has been trained and evaluated."""
+        state = {**self.state_dict(), "shapes": dict(enumerate(map(torch.tensor, self.data.feature_shapes)))}
+        if self.read_out is not None:
+            state["read_out"] = self.read_out.state_dict()
+        if self.data.preparation is not None:
+            state["preparation"] = self.data.preparation.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.backbone.load_state_dict(state["backbone"])
