@@ -540,6 +540,8 @@ def test_samples_are_what_the_contract_says(prepared: Path) -> None:
     assert pictures.dtype == torch.float32 and float(pictures.min()) >= 0 and float(pictures.max()) <= 1
     alone = made_up(prepared, modalities=["audio"]).load(0)
     assert torch.equal(alone.test.inputs[0], sound)
+    assert data.test.ids().tolist() == alone.test.ids().tolist()
+    assert [(name[:3], name[-2:]) for name in data.test.ids()] == [("03-", "02")] * 2
     assert torch.equal(made_up(prepared, modalities=["video"]).load(0).test.rows(slice(None))[0], pictures)
     brightness = pictures.mean(dim=(0, 1, 3, 4)) * 255 / 2
     np.testing.assert_allclose(brightness, frame_numbers(110, "first"), atol=1.1)
