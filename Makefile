@@ -36,7 +36,7 @@ RATE_GRID = $(if $(RATES),optimizer.lr=$(subst $(SPACE),$(COMMA),$(strip $(RATES
 
 .DEFAULT_GOAL := help
 .PHONY: help install test lint quick reproduce-table-1 reproduce-table-1-fair reproduce-appendix-b extra-data-seeds extra-readings \
-	report save-results \
+	report page check-page save-results \
 	data-tcga-subtypes data-benchmark data-tcga data-opportunity data-epic data-ravdess \
 	data-ravdess-audio require-dataset tune-table-5 reproduce-table-5 reproduce-table-6 \
 	reproduce-figure-5 reproduce-appendix-c reproduce-table-7 reproduce-table-7-corrupted reproduce-table-7-multimodal quick-table-7 quick-table-3 \
@@ -193,6 +193,15 @@ quick-table-7: $(INSTALLED) ## The chain of Table 7 on one of its datasets, labe
 
 report: $(INSTALLED) ## Rebuild tables, figures and page from the stored runs
 	$(REPORT)
+
+page: $(INSTALLED) ## The page of the committed results, outputs/page/index.html: no run is needed
+	$(REPORT) --from-results outputs/results
+
+check-page: page ## Check that page with axe-core in Chromium, narrow and wide, light and dark (needs node, npm and chromium)
+	@for tool in node npm chromium; do command -v $$tool >/dev/null || \
+		{ echo "error: check-page needs $$tool (on Debian: apt-get install nodejs npm chromium)" >&2; exit 2; }; done
+	npm install --silent --no-save --prefix .venv/check-page axe-core@4.14.1 playwright-core@1.65.1
+	node scripts/check_page.mjs outputs/page/index.html .venv/check-page
 
 save-results: $(INSTALLED) ## Write outputs/results/ and its pages from the stored runs, and the README's list of results
 	$(REPORT) --save-results outputs/results --readme README.md

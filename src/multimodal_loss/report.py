@@ -19,7 +19,7 @@ from multimodal_loss.reporting.analysis import significance
 from multimodal_loss.reporting.analysis.fill import FilledTable, Plan, Runs, fill
 from multimodal_loss.reporting.analysis.findings import findings
 from multimodal_loss.reporting.analysis.provenance import provenance
-from multimodal_loss.reporting.figures.base import save
+from multimodal_loss.reporting.figures.base import Plate, save
 from multimodal_loss.reporting.formats import saved
 from multimodal_loss.reporting.formats.cells_csv import cells_csv
 from multimodal_loss.reporting.formats.latex import latex
@@ -38,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     options = _parse(arguments)
+    if options.from_results:
+        print(page_of_results(options.from_results, options.output))
+        return 0
     print(report(options.runs, options.output, options.tables, options.save_results, readme=options.readme))
     return 0
 
@@ -81,7 +84,7 @@ def report(
     page = output / "index.html"
     # A table on other data than the paper's is an offer that the paper's own table makes.
     offered = [layout for layout in absent if layout.offered and not layout.reference]
-    write(page, render(sections, offered, provenance(list(every.values())), str(runs_folder)).encode())
+    write(page, render(sections, offered, provenance(list(every.values())), f"the runs in {runs_folder}").encode())
     if save_results:
         _save_results(save_results, sections, layouts)
     if readme:
@@ -92,7 +95,7 @@ def report(
         if run.state == "unreadable":
             say(f"warning: {runs_folder / run.name} is left out: {run.reason}")
     for section in sections:  # last: whoever reads this may stop reading
-        print_table(console, section.table, section.verdict)
+        print_table(console, section.table, " ".join(section.verdicts))
     return page
 
 
@@ -136,15 +139,31 @@ def _could_fill(layout: Layout, runs: Sequence[Run]) -> bool:
 def _section(table: FilledTable, runs: Runs, output: Path) -> Section:
     """Writes a table's files and keeps what the page shows."""
     layout = table.layout
-    for ending, make in (("md", markdown), ("tex", latex), ("csv", cells_csv)):
-        write(output / f"{layout.name}.{ending}", make(table).encode())
+    _write_texts(table, output)
     found = [one for condition in layout.conditions if (one := findings(condition, layout, runs))]
     own = [picture for draw in layout.pictures for picture in draw(table)]
-    section = Section(table, found, own, significance.compare(table), {})
-    for picture in section.pictures:
-        section.svgs[picture.name] = save(picture.figure, "svg")
-        write(output / "figures" / f"{picture.name}.svg", section.svgs[picture.name])
-    return section
+    pictures, plates = [*own, *(picture for one in found for picture in one.pictures)], {}
+    for picture in pictures:
+        content = save(picture.figure, "svg")
+        plates[picture.name] = Plate(picture.title, picture.caption, picture.alt or picture.caption, content)
+        write(output / "figures" / f"{picture.name}.svg", content)
+    compared, own_plates = significance.compare(table), [plates[picture.name] for picture in own]
+    return Section(table, compared, own_plates, found, plates, pictures)
+
+
+def _write_texts(table: FilledTable, output: Path) -> None:
+    for ending, make in (("md", markdown), ("tex", latex), ("csv", cells_csv)):
+        write(output / f"{table.layout.name}.{ending}", make(table).encode())
+
+
+def page_of_results(results: Path, output: Path | None = None) -> Path:
+    """The page of what is committed, without any run, and its path."""
+    output = output or Path("outputs/page")
+    sections, absent, notes = saved.sections(results, all_layouts(), output)
+    for section in sections:
+        _write_texts(section.table, output)
+    write(output / "index.html", render(sections, absent, {}, f"the results in {results}", notes).encode())
+    return output / "index.html"
 
 
 def _save_results(folder: Path, sections: Sequence[Section], layouts: dict[str, Layout]) -> None:
@@ -172,6 +191,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--runs", type=_folder, default=Path("outputs/runs"), help="run directories (default: %(default)s)")
     add("--output", type=_folder, help="where to write (default: outputs/report, or its quick/)")
     add("--tables", nargs="+", choices=layouts, default=(), metavar="TABLE", help=", ".join(layouts))
+    add("--from-results", type=_folder, metavar="DIR", help="instead the page of what is committed there, without runs")
     add("--save-results", type=_folder, metavar="DIR", help="also write the small files that are committed")
     add("--readme", type=Path, metavar="FILE", help="also write the list of results into this README")
     return parser.parse_args(arguments)

@@ -2,7 +2,7 @@
 prediction, proxies.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -26,6 +26,7 @@ CALIBRATION_NOTE = (
     "class (15 bins); a positive confidence gap is over-confidence. A noisy modality should be unsure: its entropy is "
     "a virtue only if its accuracy is low."
 )
+CALIBRATION = ("Calibration", "Calibration", CALIBRATION_NOTE, ("Method", "Prediction of", *CALIBRATION_COLUMNS))
 KEPT_NOTE = (
     "Is a modality's own prediction still of use after the fusion was trained? Its accuracy (fraction), NLL and ECE "
     "inside each fused model, read out of its scores by a logistic regression that is fitted to the training samples "
@@ -76,14 +77,11 @@ def findings(condition: Condition, layout: Layout, runs: Runs) -> Findings | Non
     if layout.notice:
         for picture in pictures:
             watermark(picture.figure, layout.notice)
+    sources = [line for shown, run in judged for line in per_replicate(condition.key, shown.label, run)]
     pairs = [f"{metric} {where}" for metric in KEPT_METRICS for where in ("inside", "alone")]
     alone = "Each modality's own prediction, inside a fused model and alone"
     details = (
-        Detail(
-            *("Calibration", "Calibration", CALIBRATION_NOTE),
-            ("Method", "Prediction of", *CALIBRATION_COLUMNS),
-            [line for shown, run in judged for line in calibration(shown.label, run)],
-        ),
+        Detail(*CALIBRATION, calibration(sources)),
         Detail(
             *("Own predictions", alone, KEPT_NOTE),
             ("Method", "Modality", *pairs, "ACC difference"),
@@ -101,7 +99,7 @@ def findings(condition: Condition, layout: Layout, runs: Runs) -> Findings | Non
         condition,
         pictures,
         [detail for detail in details if detail.lines],
-        [line for shown, run in judged for line in per_replicate(condition.key, shown.label, run)],
+        sources,
         note="" if pictures else condition.without_pictures,
     )
 
@@ -124,14 +122,35 @@ def own_path(run: Run, name: str) -> str:
     return read_out if run.values(f"{read_out}/ACC") else f"test/modalities/{name}"
 
 
-def calibration(label: str, run: Run) -> list[Line]:
-    """A line per prediction of which anything is known; only for the fused one where there are too many to read."""
+def calibration(sources: Iterable[Source]) -> list[Line]:
+    """A line per method and prediction of which anything is known, over replicates; of a method only the fused one
+    where there are too many to read.
+    """
+    found: dict[str, dict[tuple[str, str], list[Source]]] = {}
+    for line in sources:
+        found.setdefault(str(line[1]), {}).setdefault((str(line[3]), str(line[4])), []).append(line[5:])
     lines = []
-    for (source, kind), path in source_paths(run).items():
-        if source == FUSED or len(run.modalities) <= MOST_LISTED:
-            said = f"{source}, read out" if kind == READ_OUT else source
-            lines.append((label, said, _aggregates(run, path, CALIBRATION_COLUMNS)))
-    return [line for line in lines if any(metric.n for metric in line[2])]
+    for method, of_method in found.items():
+        few = len({source for source, _ in of_method} - {FUSED}) <= MOST_LISTED
+        for (source, kind), metrics in of_method.items():
+            values = [
+                aggregate(float(str(one)) for one in metric if is_number(one)) for metric in zip(*metrics, strict=True)
+            ]
+            if (few or source == FUSED) and any(one.n for one in values):
+                lines.append((method, f"{source}, read out" if kind == READ_OUT else source, values))
+    return lines
+
+
+def committed(layout: Layout, frame: pd.DataFrame) -> list[Findings]:
+    """What stands in modalities.csv, by condition."""
+    known = {condition.key: condition for condition in layout.conditions}
+    found = []
+    for key, lines in frame.groupby("condition", sort=False):
+        sources = list(lines[list(SOURCE_COLUMNS)].itertuples(index=False, name=None))
+        detail = Detail(*CALIBRATION, calibration(sources))
+        condition = known.get(str(key), Condition(str(key), "", ()))
+        found += [Findings(condition, [], [detail], sources)] if detail.lines else []
+    return found
 
 
 def kept(found: Sequence[tuple[Shown, Run]]) -> list[Line]:

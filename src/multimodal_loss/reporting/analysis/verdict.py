@@ -33,6 +33,16 @@ def sentence(table: FilledTable) -> str:
     return _of_focus(table) or _ranges(table)
 
 
+def alt_of_table(table: FilledTable) -> str:
+    """A picture of the table's cells in words: the means of each drawn column, in the order of the rows."""
+    table, parts = as_read(table), []
+    for column in (one for one in table.layout.columns if one.drawn):
+        cells = [(row.full_title, table[row, column]) for row in table.layout.rows]
+        means = [f"{title} {_number(cell.mean, column)}" for title, cell in cells if cell and cell.mean is not None]
+        parts += [f"{column.full_title}: {', '.join(means)}."] if means else []
+    return " ".join(parts)
+
+
 def _of_focus(table: FilledTable) -> str:
     """Empty where no row of the focus stands beside another one."""
     layout, found = table.layout, marks(table)

@@ -3,11 +3,13 @@
 Colours are those of Okabe and Ito, which colour-blind readers can tell apart; a method keeps its colour in all figures.
 """
 
+import base64
 import hashlib
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -15,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import is_color_like
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, LogFormatterSciNotation, StrMethodFormatter
+from PIL import Image
 
 from multimodal_loss.results.collect import Run
 
@@ -53,7 +56,8 @@ styled = matplotlib.rc_context(STYLE)  # what draws is decorated with it
 class Picture:
     """A figure with the file name that it is written under and what the page says about it.
 
-    `png`: its name among the committed results; empty if it is not among them.
+    `png`: its name among the committed results; empty if it is not among them. `alt`: what it shows, in numbers, for
+    whoever cannot see it.
     """
 
     name: str
@@ -62,6 +66,34 @@ class Picture:
     figure: Figure
     png: str = ""
     dpi: int = 100
+    alt: str = ""
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A picture as a file, SVG or PNG, with what the page says about it. A committed PNG says so itself."""
+
+    title: str
+    caption: str
+    alt: str
+    content: bytes
+
+    @property
+    def said(self) -> dict[str, str]:
+        return {"Title": self.title, "Description": self.caption, "Comment": self.alt}
+
+    @property
+    def address(self) -> str:
+        media = "png" if self.content.startswith(b"\x89PNG") else "svg+xml"
+        return f"data:image/{media};base64,{base64.b64encode(self.content).decode()}"
+
+
+def stored_plate(path: Path) -> Plate:
+    """Raises OSError or ValueError for what is no PNG."""
+    with Image.open(path) as image:
+        said = dict(getattr(image, "text", {}))
+    title = said.get("Title") or path.stem.replace("_", " ")
+    return Plate(title, said.get("Description", ""), said.get("Comment", ""), path.read_bytes())
 
 
 @dataclass(frozen=True)
@@ -90,14 +122,14 @@ def method_colour(run: Run) -> str:
 
 
 @styled
-def save(figure: Figure, format: str, dpi: int = 150) -> bytes:
-    """The figure as svg or png, without the date, so that equal figures are equal bytes."""
+def save(figure: Figure, format: str, dpi: int = 150, said: Mapping[str, str] | None = None) -> bytes:
+    """The figure as svg or png, without the date, so that equal figures are equal bytes. `said` goes into a png."""
     for axis in (one for ax in figure.axes for one in (ax.xaxis, ax.yaxis) if one.get_scale() == "log"):
         if isinstance(axis.get_major_formatter(), LogFormatterSciNotation):  # whose powers of ten are formulas
             axis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axis.set_minor_formatter(LogFormatter())
     file = io.BytesIO()
-    figure.savefig(file, format=format, dpi=dpi, metadata={"Date": None} if format == "svg" else None)
+    figure.savefig(file, format=format, dpi=dpi, metadata={"Date": None} if format == "svg" else dict(said or {}))
     return file.getvalue()
 
 

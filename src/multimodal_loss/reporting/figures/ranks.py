@@ -18,7 +18,9 @@ def critical_difference(table: FilledTable, keys: Sequence[str], name: str, titl
             f"less than Nemenyi's critical difference ({found.critical_difference:.1f}); Friedman's p is {found.p:.2g}."
         )
         figure = critical_difference_figure(found)
-        yield Picture(f"{table.layout.name}_{name}", title, caption, figure, png=name, dpi=120)
+        order = sorted(zip(found.average, (row.full_title for row in found.rows), strict=True))
+        alt = f"Average ranks: {', '.join(f'{title} {rank:.1f}' for rank, title in order)}."
+        yield Picture(f"{table.layout.name}_{name}", title, caption, figure, png=name, dpi=120, alt=alt)
 
 
 def critical_difference_figure(found: Ranks) -> Figure:

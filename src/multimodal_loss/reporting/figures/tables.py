@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable
+from multimodal_loss.reporting.analysis.verdict import alt_of_table
 from multimodal_loss.reporting.figures.base import BLUE, INK, SKY, Picture, grid, label_all, shared_legend, styled
 
 PAPER_GREY = "#8a8a8a"
@@ -19,13 +20,23 @@ def overview(table: FilledTable) -> Iterator[Picture]:
         caption = "The table as a picture: ours with every replicate as a light dot"
         caption += ", beside the paper's mean and standard deviation." if table.paper_label == "paper" else "."
         figure = comparison_figure(table)
-        yield Picture(f"{table.layout.name}_overview", "Overview", caption, figure, png="overview", dpi=120)
+        yield Picture(
+            f"{table.layout.name}_overview",
+            "Overview",
+            caption,
+            figure,
+            png="overview",
+            dpi=120,
+            alt=alt_of_table(table),
+        )
 
 
 def against_rows(table: FilledTable, title: str, caption: str, png: str) -> Iterator[Picture]:
     """Each column against the number that ends the row's key."""
     if table.has_values:
-        yield Picture(table.layout.name, title, caption, series_figure(table), png=png, dpi=120)
+        yield Picture(
+            table.layout.name, title, caption, series_figure(table), png=png, dpi=120, alt=alt_of_table(table)
+        )
 
 
 @styled

@@ -1,50 +1,56 @@
 """One self-contained HTML page: no network, styles and pictures inside, everything from the runs escaped."""
 
-import base64
 import itertools
+import re
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
+from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from multimodal_loss.reporting.analysis import verdict
 from multimodal_loss.reporting.analysis.fill import DISTANCE_CLASSES, FilledTable
 from multimodal_loss.reporting.analysis.findings import Detail, Findings
 from multimodal_loss.reporting.analysis.significance import Comparison
-from multimodal_loss.reporting.figures.base import Picture
+from multimodal_loss.reporting.figures.base import Picture, Plate
 from multimodal_loss.reporting.formats import text
 from multimodal_loss.reporting.layouts.base import Column, Layout, Row
 
 
 @dataclass(frozen=True)
 class Section:
-    """A table with everything that stands below it: `own` pictures are drawn from its cells, those of `findings` from
-    its runs. `svgs` maps the names of both to SVG files.
+    """A table with everything that stands below it: the plates `own` are of its cells, those of `findings` of its runs,
+    by the names of their pictures. `origins`: where committed cells come from; `notes`: what people wrote about them.
     """
 
     table: FilledTable
-    findings: Sequence[Findings]
-    own: Sequence[Picture]
     significance: Sequence[Comparison]
-    svgs: dict[str, bytes]
+    own: Sequence[Plate] = ()
+    findings: Sequence[Findings] = ()
+    plates: Mapping[str, Plate] = field(default_factory=dict)
+    pictures: Sequence[Picture] = ()
+    origins: Sequence[str] = ()
+    notes: Markup | None = None
 
     @property
-    def pictures(self) -> list[Picture]:
-        return [*self.own, *(picture for found in self.findings for picture in found.pictures)]
-
-    @property
-    def verdict(self) -> str:
-        return " ".join(verdict.sentences(self.table, self.significance))
+    def verdicts(self) -> list[str]:
+        return verdict.sentences(self.table, self.significance)
 
 
 def render(
-    sections: Sequence[Section], absent: Sequence[Layout], provenance: Mapping[str, Any], runs_folder: str
+    sections: Sequence[Section],
+    absent: Sequence[Layout],
+    provenance: Mapping[str, Any],
+    source: str,
+    notes: Markup | None = None,
 ) -> str:
-    """The page. `absent` are tables without any run, named with the command that fills them."""
+    """The page of what comes from `source`, in words. `absent` are tables of which nothing has been computed, named
+    with the command that fills them; `notes` are about all tables.
+    """
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     every = dict.fromkeys(section.table.layout.notice for section in sections)
     notices = list(every) if all(every) else []  # a page of nothing but what is not the paper's
@@ -55,16 +61,41 @@ def render(
         sections=sections,
         absent=absent,
         provenance=_flat(provenance),
-        runs_folder=runs_folder,
+        source=source,
+        notes=notes,
         distance_classes=[label for _, label in DISTANCE_CLASSES],
         text=text,
-        data_address=lambda svg: f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}",
         column_groups=_column_groups,
         row_groups=_row_groups,
         comparisons=lambda found: list(map(_comparison, found)),
         lines_of=_lines_of,
         commands_of=_commands,
     )
+
+
+def html(markdown: str, place: str, link: Callable[[str], str]) -> Markup:
+    """What people wrote, in Markdown, as HTML: headings a step lower with ids that begin with `place`, links by `link`.
+    HTML in it stays text.
+    """
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = parser.parse(markdown)
+    for number, token in enumerate(tokens):
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(int(token.tag[1]) + 1, 6)}"
+        if token.type == "heading_open":
+            token.attrSet("id", f"{place}-{anchor(tokens[number + 1].content)}")
+        for child in token.children or []:
+            if child.type == "link_open":
+                child.attrSet("href", link(str(child.attrGet("href"))))
+    written = parser.renderer.render(tokens, parser.options, {})
+    region = f'<div class="scroll" tabindex="0" role="region" aria-label="Table in the notes, {place}"><table>'
+    written = written.replace("<table>", region).replace("</table>", "</table></div>")
+    return Markup(written.replace("<th", '<th scope="col"').replace('<th scope="col"ead', "<thead"))
+
+
+def anchor(heading: str) -> str:
+    """How a heading is called in links, as on GitHub."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def _resource(name: str) -> str:

@@ -6,27 +6,39 @@ kept.
 
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from multimodal_loss.errors import UserError
 from multimodal_loss.reporting.analysis import significance, verdict
 from multimodal_loss.reporting.analysis.fill import FilledTable, with_committed
-from multimodal_loss.reporting.analysis.findings import READ_OUT, SOFTMAX, sources_csv, sources_of_rows
+from multimodal_loss.reporting.analysis.findings import (
+    CALIBRATION_COLUMNS,
+    READ_OUT,
+    SOFTMAX,
+    committed,
+    sources_csv,
+    sources_of_rows,
+)
 from multimodal_loss.reporting.analysis.provenance import listed, machine, provenance
-from multimodal_loss.reporting.figures.base import save
+from multimodal_loss.reporting.analysis.significance import Comparison
+from multimodal_loss.reporting.figures.base import save, stored_plate
 from multimodal_loss.reporting.formats.cells_csv import cells_csv, from_csv
 from multimodal_loss.reporting.formats.markdown import escape, markdown, plain_table
-from multimodal_loss.reporting.formats.page import Section
+from multimodal_loss.reporting.formats.page import Section, html
 from multimodal_loss.reporting.formats.text import DASH
 from multimodal_loss.reporting.layouts.base import Layout
 
 NOTES = ("<!-- notes:begin -->", "<!-- notes:end -->")
 LOST = 0.05  # of accuracy: how much less than alone makes a modality's own prediction a lost one
+ABOUT = "about"  # where the page says what is written about all tables
 LIST = ("<!-- results:begin -->", "<!-- results:end -->")
 
 
@@ -59,7 +71,52 @@ def files(section: Section, folder: Path) -> Iterator[tuple[str, bytes]]:
         yield "modalities.csv", _with_earlier(sources_csv(sources), folder / "modalities.csv", table).encode()
     for picture in section.pictures:
         if picture.png:
-            yield f"{picture.png}.png", save(picture.figure, "png", dpi=picture.dpi)
+            said = section.plates[picture.name].said
+            yield f"{picture.png}.png", save(picture.figure, "png", dpi=picture.dpi, said=said)
+
+
+def sections(results: Path, layouts: Mapping[str, Layout], output: Path) -> tuple[list[Section], list[Layout], Markup]:
+    """What is committed of each table, for a page in `output`; the tables of which nothing is; what is written about
+    all of them.
+
+    Raises UserError for a file that cannot be read.
+    """
+    stored = list(_stored(results, layouts))
+    if not any(one for _, one in stored):
+        raise UserError(f"there are no results in {results}")
+    shown = {layout.name for layout, one in stored if one}
+
+    def link(folder: Path, href: str) -> str:
+        """To the table on the page where it is there, else to the file."""
+        address, _, part = href.partition("#")
+        target = (folder / address).resolve() if address else folder.resolve()
+        about = target.parent if target.name == "README.md" else target
+        place = ABOUT if about == results.resolve() else about.name
+        if "://" in address:
+            return href
+        if place == ABOUT or (place in shown and about.parent == results.resolve()):
+            return f"#{place}-{part}" if part else f"#{place}"
+        return os.path.relpath(target, output.resolve())
+
+    def notes(folder: Path, place: str) -> Markup:
+        return html(_notes(folder / "README.md"), place, partial(link, folder))
+
+    found = []
+    for layout, (table, environment) in ((layout, one) for layout, one in stored if one):
+        folder = results / layout.name
+        with _named(folder):
+            sources = folder / "modalities.csv"
+            found.append(
+                Section(
+                    table,
+                    _significance(folder),
+                    [stored_plate(path) for path in sorted(folder.glob("*.png"), reverse=True)],
+                    committed(layout, _sources(sources.read_text(encoding="utf-8"))) if sources.exists() else [],
+                    origins=[origin(one) for one in (environment, *environment.get("earlier", []))],
+                    notes=notes(folder, layout.name),
+                )
+            )
+    return found, [layout for layout, one in stored if not one], notes(results, ABOUT)
 
 
 def readmes(results: Path, layouts: Mapping[str, Layout]) -> Iterator[tuple[Path, str]]:
@@ -227,7 +284,8 @@ def _sources(text: str) -> pd.DataFrame:
     frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     if "prediction" not in frame:
         frame["prediction"] = ""
-    return frame.assign(ACC=pd.to_numeric(frame["ACC"], errors="coerce"))
+    numbers = list(CALIBRATION_COLUMNS)
+    return frame.assign(**frame.reindex(columns=numbers).apply(pd.to_numeric, errors="coerce"))
 
 
 def _state(table: FilledTable) -> str:
@@ -237,14 +295,13 @@ def _state(table: FilledTable) -> str:
 def _page(table: FilledTable, environment: Mapping[str, Any], folder: Path) -> str:
     """The generated part of a table's README."""
     layout = table.layout
-    compared = []
-    if (folder / "significance.csv").exists():
-        compared = significance.from_csv((folder / "significance.csv").read_text(encoding="utf-8"))
+    compared = _significance(folder)
     parts = [f"# {escape(layout.title)}", *map(escape, verdict.sentences(table, compared))]
     parts += [f"`{layout.command}`", markdown(table, short=True, title=False).strip()]
     parts += [escape(origin(one)) for one in (environment, *environment.get("earlier", []))]
     for picture in sorted(folder.glob("*.png")):
-        parts.append(f"![{escape(layout.title)}: {picture.stem.replace('_', ' ')}]({picture.name})")
+        plate = stored_plate(picture)
+        parts.append(f"![{escape(plate.alt or f'{layout.title}: {plate.title}')}]({picture.name})")
     sources = folder / "modalities.csv"
     if sources.exists() and (own := own_predictions(text := sources.read_text(encoding="utf-8"))):
         said = (
@@ -262,13 +319,24 @@ def _empty_page(layout: Layout) -> str:
     return f"# {escape(layout.title)}\n\n{escape(layout.description)}\n\nNot computed yet: `{layout.command}`.\n"
 
 
-def _with_notes(generated: str, path: Path) -> str:
-    """The text with the notes that the file has already; empty ones for a new file."""
+def _significance(folder: Path) -> list[Comparison]:
+    path = folder / "significance.csv"
+    return significance.from_csv(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def _notes(path: Path) -> str:
+    """What people wrote in a README, between its markers; empty where there is none."""
     present = path.read_text(encoding="utf-8") if path.exists() else ""
     _, begin, rest = present.partition(NOTES[0])
     notes, end, _ = rest.partition(NOTES[1])
     if begin and not end:
         raise UserError(f"{path} has {NOTES[0]} without {NOTES[1]} behind it")
+    return notes
+
+
+def _with_notes(generated: str, path: Path) -> str:
+    """The text with the notes that the file has already; empty ones for a new file."""
+    notes = _notes(path)
     return f"{generated}\n{NOTES[0]}{notes or chr(10)}{NOTES[1]}\n"
 
 
