@@ -114,8 +114,8 @@ def error_of(action: Callable[[], object]) -> str:
 
 def test_predictions_on_the_test_rows_of_each_fold_are_the_stored_ones(trained: Path) -> None:
     loaded = load_run(trained, device="cpu")
-    widths = {len(list(one.replicate.backbone.parameters())) for one in loaded.replicates.values()}
-    assert len(loaded.replicates) == 3 and widths  # each with the layers that were chosen for it
+    chosen = [one["tuning"]["chosen"] for one in json.loads((trained / "result.json").read_text())["replicates"]]
+    assert len({str(values) for values in chosen}) > 1  # folds have networks of their own
     for number in loaded.replicates:
         kept = stored(trained, number)
         assert kept["ids"].tolist() == [f"s{i}" for i in range(60) if fold_of()[i] == number]
@@ -271,8 +271,8 @@ def without(name: str) -> Callable[[dict[str, pd.DataFrame]], object]:
 
 
 BAD_TABLES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "modality": (without("images"), "no table of 1 modality ('images'); the run reads 'genes', 'images'"),
-    "more": (lambda t: t.update(sound=t["genes"]), "1 modality ('sound') that the run does not read"),
+    "modality": (without("images"), "no table of 'images'; the run reads 'genes', 'images'"),
+    "more": (lambda t: t.update(sound=t["genes"]), "the run has no modality 'sound'; it reads"),
     "lacking": (lambda t: t["genes"].pop("genes2"), "genes{}: lacks 1 column ('genes2') that the run was trained with"),
     "extra": (lambda t: t["genes"].insert(0, "x", 1.0), "genes{}: has 1 column ('x') that the run was not trained"),
     "id": (lambda t: t.update(images=t["images"].iloc[1:]), "images{} lacks 1 id ('s0') of genes{}; mend the files"),
@@ -329,6 +329,48 @@ def test_labels_that_the_run_does_not_know(trained: Path, tmp_path: Path) -> Non
     assert "line 2 (id 's0'), column label: 'other' is not a class of the run" in error_of(
         lambda: load_run(trained).predict(folder)
     )
+
+
+# --- missing modalities
+
+
+def test_samples_that_lack_a_modality_are_predicted_by_the_others_where_asked(trained: Path, tmp_path: Path) -> None:
+    loaded, made = load_run(trained, device="cpu"), tables()
+    whole = loaded.predict(made, replicate=0)
+    assert same(loaded.predict(made, replicate=0, partial=True), vars(whole) | {"read_out": whole.own})
+    some = {"genes": made["genes"].iloc[5:], "images": made["images"].iloc[:50]}
+    some["images"].loc["s7"] *= np.float32(1)
+    folder = write(tmp_path / "some", some, labelled=False)
+    for source in (some, folder):
+        found = loaded.predict(source, replicate=0, partial=True)
+        assert found.ids.tolist() == [f"s{i}" for i in [*range(5, 60), *range(5)]]
+        order = [whole.ids.tolist().index(one) for one in found.ids]
+        both, own = slice(0, 45), found.own
+        assert own is not None and found.shares is not None and whole.own is not None
+        np.testing.assert_allclose(found.fused[both], whole.fused[order][both], rtol=1e-5)
+        assert np.isnan(own[55:, 0]).all() and np.isnan(own[45:55, 1]).all() and np.isfinite(own[45:55, 0]).all()
+        np.testing.assert_allclose(own[45:55, 0], whole.own[order][45:55, 0], rtol=1e-5)
+        assert found.shares[45:55].tolist() == [[1.0, 0.0]] * 10 and found.shares[55:].tolist() == [[0.0, 1.0]] * 5
+    other = {**some, "genes": made["genes"].iloc[5:] * np.float32(1)}
+    other["genes"].loc[[f"s{i}" for i in range(50, 60)]] += np.float32(1)
+    moved = loaded.predict(other, replicate=0, partial=True)
+    assert not np.allclose(moved.fused[45:55], found.fused[45:55])
+    alone = loaded.predict({"genes": made["genes"]}, replicate=0, partial=True)
+    np.testing.assert_allclose(alone.fused[50:], found.fused[45:55], rtol=1e-5)
+    assert "no table of 'genes', 'images'" in error_of(lambda: loaded.predict({}, partial=True))
+    assert "no table of 'images'" in error_of(lambda: loaded.predict({"genes": made["genes"]}))
+
+
+def test_labels_of_samples_without_any_modality_and_runs_that_need_all(
+    study: Path, trained: Path, tmp_path: Path
+) -> None:
+    made = tables()
+    folder = write(tmp_path / "new", {"genes": made["genes"].iloc[1:], "images": made["images"].iloc[1:9]})
+    loaded = load_run(trained)
+    assert f"{folder} lacks 1 id ('s0') of labels.csv" in error_of(lambda: loaded.predict(folder, partial=True))
+    joint = of_tables(study, tmp_path, "method=logistic", "folds=[0]")
+    some = {"genes": made["genes"], "images": made["images"].iloc[1:]}
+    assert "LogisticRegression needs every modality" in error_of(lambda: load_run(joint).predict(some, partial=True))
 
 
 # --- what is stored

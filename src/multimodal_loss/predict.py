@@ -9,6 +9,7 @@ data        of a run on tables: a folder with <modality>.csv or .parquet for eac
 output      the file to write; by default the predictions are printed as CSV
 replicate   the fold, or the seed, to predict with; by default the probabilities of all are averaged
 calibrated  true: with the temperature that was fitted on validation samples
+partial     true: also samples that lack a modality (their id is not in its file, or the file is not there)
 device      auto (cuda, then mps, then cpu), or one of these
 threads     torch's threads; by default the run's own
 
@@ -57,6 +58,7 @@ def predict(
     output: Text | None = None,
     replicate: Natural | None = None,
     calibrated: bool = False,
+    partial: bool = False,
     device: Text = "auto",
     threads: Annotated[int, at_most(1024, 1)] | None = None,
 ) -> None:
@@ -66,7 +68,7 @@ def predict(
     trained = load_run(run, device)
     if threads := threads or trained.threads:
         torch.set_num_threads(threads)
-    predictions = trained.predict(data, replicate=replicate, calibrated=calibrated)
+    predictions = trained.predict(data, replicate=replicate, calibrated=calibrated, partial=partial)
     if output is None:
         print(predictions.frame().to_csv(index=False), end="")
     else:

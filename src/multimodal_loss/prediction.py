@@ -46,10 +46,10 @@ Array = NDArray[np.float32]
 class Predictions:
     """What a run says of samples; of several replicates the mean of their probabilities.
 
-    `fused` (N, C): fused probabilities. `own` (N, M, C): each modality's own, read out of its scores (`ReadOut`); None
-    where the backbone gives one score for all modalities, or there is one. `shares` (N, M): how much each modality is
-    trusted with each sample, where the fusion has such weights. `target` (N,): positions among `classes`, where labels
-    came with the samples.
+    `fused` (N, C): fused probabilities. `own` (N, M, C): each modality's own, read out of its scores (`ReadOut`), NaN
+    where a sample lacks it; None where there is one modality, or the backbone gives one score for all. `shares` (N, M):
+    how much each modality is trusted with each sample, where the fusion has such weights. `target` (N,): positions
+    among `classes`, where labels came with the samples.
     """
 
     ids: NDArray[Any]
@@ -120,6 +120,7 @@ class TrainedRun:
         ids: Sequence[object] | None = None,
         replicate: int | None = None,
         calibrated: bool = False,
+        partial: bool = False,
     ) -> Predictions:
         """Predictions of all replicates, averaged, or of one.
 
@@ -132,21 +133,24 @@ class TrainedRun:
             replicate: the seed, or the fold; None for the mean over all.
             calibrated: divide the fused log-probabilities by the temperature that the replicate fitted on validation
                 samples.
+            partial: take samples of tables that lack some modalities, by the fusion's `mask`.
 
         Raises UserError, in one line, for samples that do not fit, a replicate that there is not, and `calibrated`
-        where no temperature was fitted.
+        where no temperature was fitted, or `partial` where the run cannot do without a modality.
         """
         if replicate is not None and replicate not in self.replicates:
             raise UserError(f"replicate={replicate}: {self.path} has {', '.join(map(str, self.replicates))}")
         used = list(self.replicates.values()) if replicate is None else [self.replicates[replicate]]
-        new = self.read(samples, ids)
+        new = self.read(samples, ids, partial)
         found = [one.predict(new, self.recipe, self.device, calibrated) for one in used]
         told = {key: _mean([one[key] for one in found]) for key in found[0]}
         names = used[0].replicate.score_names
         own, shares = told.get("read_out"), told.get("weights")
         return Predictions(new.ids, self.classes, names, told["fused"], own, shares, new.target)
 
-    def read(self, samples: "Path | str | Samples", ids: Sequence[object] | None = None) -> NewSamples:
+    def read(
+        self, samples: "Path | str | Samples", ids: Sequence[object] | None = None, partial: bool = False
+    ) -> NewSamples:
         """Samples as `predict` takes them, read and checked. Raises UserError as `predict` does."""
         if isinstance(samples, str):
             samples = Path(samples).expanduser()
@@ -156,7 +160,7 @@ class TrainedRun:
                     f"{self.path} scales its samples itself: give data frames by modality, whose index holds the ids "
                     f"({', '.join(self.modalities)}), or a folder"
                 )
-            new: NewSamples = self.dataset().read_new(samples, self.modalities, self.classes)
+            new: NewSamples = self.dataset().read_new(samples, self.modalities, self.classes, partial)
             return new
         return _tensors(
             samples, ids, self.modalities, next(iter(self.replicates.values())).replicate.data.feature_shapes
@@ -194,7 +198,15 @@ class Trained:
             assert isinstance(new, NewTensors)
             inputs = new.inputs
         target = torch.zeros(len(new.ids), dtype=torch.int64)  # no prediction looks at it
-        found = predict(self.replicate, Split(inputs, target), recipe, device)
+        mask = None if new.mask is None else torch.from_numpy(new.mask).to(device)
+        if mask is not None:
+            joint = mask.shape[1] > len(self.replicate.score_names)
+            if joint or not self.replicate.fusion.reads_mask:
+                name = type(self.replicate.backbone if joint else self.replicate.fusion).__name__
+                raise UserError(f"partial=true: {name} needs every modality of a sample")
+        found = predict(self.replicate, Split(inputs, target), recipe, device, mask)
+        if new.mask is not None and "read_out" in found:
+            found["read_out"][~new.mask] = np.nan
         if calibrated and self.temperature is not None:
             found["fused"] = tempered(found["fused"], self.temperature).astype(np.float32)
         return found
@@ -207,6 +219,7 @@ class NewTensors(NewSamples):
     ids: NDArray[Any]
     target: NDArray[np.int64] | None
     inputs: tuple[Tensor, ...]
+    mask: NDArray[np.bool_] | None = None
 
 
 def load_run(path: str | Path, device: str = "auto") -> TrainedRun:

@@ -116,10 +116,15 @@ class Split:
 
 
 class NewSamples(Protocol):
-    """Samples that no run has seen, read but not yet prepared: `ids` (N,) and, where they are known, classes (N,)."""
+    """Samples that no run has seen, read but not yet prepared: `ids` (N,) and, where they are known, classes (N,).
+    `mask` (N, M) is True where a sample has the modality; None where all have all.
+    """
 
     ids: NDArray[Any]
     target: NDArray[np.int64] | None
+
+    @property
+    def mask(self) -> NDArray[np.bool_] | None: ...
 
 
 class Preparation(Protocol):
@@ -180,8 +185,8 @@ class Dataset(Protocol):
         """Raise MissingData, naming what is not there, where a folder or a file that `load` needs is missing."""
 
     # A dataset that gives a `preparation` also has, for trained runs to predict from files:
-    #   restore(state) -> Preparation                              what `Preparation.state_dict` gave
-    #   read_new(source, modalities, classes) -> NewSamples        of a path, or of tables by modality
+    #   restore(state) -> Preparation                                   what `Preparation.state_dict` gave
+    #   read_new(source, modalities, classes, partial) -> NewSamples    of a path, or of tables by modality
 
 
 def require_names(key: str, names: Sequence[str], choices: Iterable[str], or_none: bool = False) -> None:

@@ -125,13 +125,19 @@ class FittedTables(Preparation):
         return cls(tuple(features), tuple(scalings))
 
     def inputs(self, samples: NewSamples) -> tuple[Tensor, ...]:
-        """Features (N, D_m) of each modality of `NewTables`; columns are found by their names.
+        """Features (N, D_m) of each modality of `NewTables`, 0 where a sample lacks it; columns are found by their
+        names.
 
         Raises UserError for a column that the training file did not have, or that is needed and not there.
         """
         assert isinstance(samples, NewTables)
-        parts = zip(samples.tables, samples.rows, self.features, self.scalings, strict=True)
-        return tuple(_found(table, names, scaling).apply(table, rows) for table, rows, names, scaling in parts)
+        inputs = []
+        for table, rows, names, scaling in zip(samples.tables, samples.rows, self.features, self.scalings, strict=True):
+            x = torch.zeros(len(rows), len(scaling.columns))
+            if table is not None:
+                x[torch.from_numpy(rows >= 0)] = _found(table, names, scaling).apply(table, rows[rows >= 0])
+            inputs.append(x)
+        return tuple(inputs)
 
 
 def _found(table: Table, names: tuple[str, ...], scaling: Scaling) -> Scaling:
@@ -153,12 +159,19 @@ def _found(table: Table, names: tuple[str, ...], scaling: Scaling) -> Scaling:
 
 @dataclass(frozen=True)
 class NewTables(NewSamples):
-    """Samples from tables, as a run of TablesDataset takes them; `rows[m][n]` is the row of sample n in `tables[m]`."""
+    """Samples from tables, as a run of TablesDataset takes them; `rows[m][n]` is the row of sample n in `tables[m]`, or
+    -1 where it has none.
+    """
 
     ids: NDArray[np.str_]
     target: Index | None
-    tables: tuple[Table, ...]
+    tables: tuple[Table | None, ...]
     rows: tuple[Index, ...]
+
+    @property
+    def mask(self) -> NDArray[np.bool_] | None:
+        there = np.stack(self.rows, axis=1) >= 0
+        return None if there.all() else there
 
 
 def read_new(
@@ -168,13 +181,14 @@ def read_new(
     impute: str | None,
     drop: bool,
     others: bool,
+    partial: bool,
 ) -> NewTables:
     """Samples from a folder with a file for each modality, from the file of the only one, or from data frames by
     modality, whose index holds the ids.
 
     The samples, and their order, are those of the folder's labels.csv, whose column label then gives `target`, or else
-    of the first modality. Of ids that are not in every table the samples are left out (`drop`), or refused. `others`:
-    whether there may be more modalities than the run reads.
+    of the first modality. Of ids that are not in every table the samples are left out (`drop`), or refused; `partial`
+    takes every sample with one modality or more. `others`: whether there may be more modalities than the run reads.
 
     Raises UserError in one line for anything else than such tables.
     """
@@ -185,27 +199,34 @@ def read_new(
         given = list(paths)
     else:
         given = list(source)
-    if absent := [name for name in modalities if name not in given]:
-        raise MissingData(f"{folder}: no table of {counted(absent, 'modality')}; the run reads {listed(modalities)}")
+    absent = [name for name in modalities if name not in given]
+    if absent and not (partial and len(absent) < len(modalities)):
+        raise MissingData(f"{folder}: no table of {listed(absent)}; the run reads {listed(modalities)}")
     if not others and (more := [name for name in given if name not in modalities]):
-        raise UserError(
-            f"{folder}: {counted(more, 'modality')} that the run does not read; it has {listed(modalities)}"
-        )
+        raise UserError(f"{folder}: the run has no modality {listed(more)}; it reads {listed(modalities)}")
     if isinstance(source, Path):
         cure = "; mend it (the run was trained without dataset.impute)"
-        tables = [files.read_table(paths[name], impute, cure) for name in modalities]
+        read = {name: files.read_table(paths[name], impute, cure) for name in modalities if name in paths}
     else:
-        tables = [_of_frame(name, source[name], impute) for name in modalities]
-    ids, target, reference = list(tables[0].rows), None, tables[0].path.name
+        read = {name: _of_frame(name, source[name], impute) for name in modalities if name in source}
+    rows_of = {table.path: table.rows for table in read.values()}
+    first, target = next(iter(read.values())), None
+    ids, reference = list(first.rows), first.path.name
+    if partial:
+        ids = list(dict.fromkeys(name for rows in rows_of.values() for name in rows))
     if labels is not None:
-        read = files.read_labels(labels, with_split=False)
-        files.check_cells(labels, read, "label", set(classes).__contains__, f"a class of the run ({listed(classes)})")
-        ids, target, reference = read["id"].to_list(), pd.Categorical(read["label"], list(classes)).codes, LABELS
-    kept = np.array(files.matched(folder, ids, reference, {table.path: table.rows for table in tables}, drop))
+        told = files.read_labels(labels, with_split=False)
+        files.check_cells(labels, told, "label", set(classes).__contains__, f"a class of the run ({listed(classes)})")
+        ids, reference = told["id"].to_list(), LABELS
+        target = pd.Categorical(told["label"], list(classes)).codes.astype(np.int64)
+    if partial:  # an id is in the tables if it is in one of them
+        rows_of = {folder: dict.fromkeys((name for rows in rows_of.values() for name in rows), 0)}
+    kept = np.array(files.matched(folder, ids, reference, rows_of, drop))
     ids = [name for name, there in zip(ids, kept, strict=True) if there]
-    rows = tuple(np.array([table.rows[name] for name in ids], dtype=np.int64) for table in tables)
-    told = None if target is None else target[kept].astype(np.int64)
-    return NewTables(np.array(ids, dtype=np.str_), told, tuple(tables), rows)
+    tables = tuple(read.get(name) for name in modalities)
+    found = ({} if table is None else table.rows for table in tables)
+    rows = tuple(np.array([of_ids.get(name, -1) for name in ids], dtype=np.int64) for of_ids in found)
+    return NewTables(np.array(ids, dtype=np.str_), None if target is None else target[kept], tables, rows)
 
 
 def _paths(source: Path, modalities: Sequence[str]) -> dict[str, Path]:

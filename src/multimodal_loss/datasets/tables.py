@@ -149,11 +149,15 @@ class TablesDataset(Dataset):
     restore = staticmethod(FittedTables.of_state)
 
     def read_new(
-        self, source: Path | Mapping[str, pd.DataFrame], modalities: Sequence[str], classes: Sequence[str]
+        self,
+        source: Path | Mapping[str, pd.DataFrame],
+        modalities: Sequence[str],
+        classes: Sequence[str],
+        partial: bool = False,
     ) -> NewTables:
         """Samples to predict, of other files than `path`: as `fitted_tables.read_new` says."""
         others = self.modalities is not None
-        return read_new(source, modalities, classes, self.impute, self.missing == "drop", others)
+        return read_new(source, modalities, classes, self.impute, self.missing == "drop", others, partial)
 
     @property
     def _repeats(self) -> int:

@@ -45,30 +45,34 @@ def _finite(values: Tensor, replicate: Replicate) -> Tensor:
 
 
 @torch.no_grad()
-def predict(replicate: Replicate, split: Split, recipe: Recipe, device: torch.device) -> dict[str, NDArray[Any]]:
+def predict(
+    replicate: Replicate, split: Split, recipe: Recipe, device: torch.device, mask: Tensor | None = None
+) -> dict[str, NDArray[Any]]:
     """`target` (N,), and the probabilities `fused` (N, C) and `modalities` (N, M, C), the softmax of each score.
 
     Where there is one, also `read_out` (N, M, C), and where the fusion has such, `weights` (N, M), how much it trusts
-    each modality with each sample.
+    each modality with each sample. `mask` (N, M), on the device, is True where a sample has the modality.
     """
     scores = scores_of(replicate, split, recipe, device)
     found = {
         "target": split.target.cpu().numpy(),
-        "fused": _fused(replicate, scores, recipe).float().cpu().numpy(),
+        "fused": _fused(replicate, scores, recipe, mask).float().cpu().numpy(),
         "modalities": scores.softmax(-1).float().cpu().numpy(),
     }
     if replicate.read_out is not None:
         found["read_out"] = replicate.read_out(scores).float().cpu().numpy()
-    weights = replicate.fusion.modality_weights(as_fusion_input(scores, recipe.fusion_input))
+    weights = replicate.fusion.modality_weights(as_fusion_input(scores, recipe.fusion_input), mask)
     if weights is not None and weights.shape[1] > 1:
         found["weights"] = weights.float().cpu().numpy()
     return found
 
 
-def _fused(replicate: Replicate, scores: Tensor, recipe: Recipe) -> Tensor:
+def _fused(replicate: Replicate, scores: Tensor, recipe: Recipe, mask: Tensor | None = None) -> Tensor:
     """Fused probabilities (N, C), computed in batches."""
     parts = as_fusion_input(scores, recipe.fusion_input).split(recipe.trainer.eval_batch_size)
-    return _finite(torch.cat([replicate.fusion.probabilities(part) for part in parts]), replicate)
+    masks = [None] * len(parts) if mask is None else mask.split(recipe.trainer.eval_batch_size)
+    fused = [replicate.fusion.probabilities(part, there) for part, there in zip(parts, masks, strict=True)]
+    return _finite(torch.cat(fused), replicate)
 
 
 def metrics_of(prediction: dict[str, NDArray[Any]], names: tuple[str, ...]) -> dict[str, Any]:
