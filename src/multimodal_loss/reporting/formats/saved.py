@@ -217,14 +217,13 @@ def own_verdict(modalities: str) -> str:
     said = []
     for method, of_method in pairs.groupby("method", sort=False):
         before, after = (int((of_method["alone"] - of_method[kind] > LOST).sum()) for kind in (SOFTMAX, READ_OUT))
-        said.append(f"{method} {before} of {len(of_method)} by the softmax of its scores, {after} read out of them")
-    return (
-        "Does a fusion lose a modality, or only the order of its labels? Of a modality's own predictions inside a "
-        "network, one for each condition and replicate, so many lie more than "
-        f"{LOST * 100:.0f} points below that of a network trained on the modality alone: {'; '.join(said)}."
-        if said
-        else ""
+        said.append(f"{method} {before} and {after} of {len(of_method)}")
+    question = "Does a fusion lose a modality, or only the order of its labels?"
+    counted = (
+        f"More than {LOST * 100:.0f} points below a network trained on the modality alone lie, over conditions "
+        "and replicates, by the softmax of the scores and then by what is read out of them"
     )
+    return f"{question} {counted}: {'; '.join(said)}. What the read-out brings back was not lost." if said else ""
 
 
 def origin(environment: Mapping[str, Any]) -> str:
