@@ -207,6 +207,8 @@ def test_cells_that_have_no_run_here_are_kept_as_long_as_they_are_of_the_same_ru
     environment = json.loads((results / layout.name / "environment.json").read_text())
     assert (environment["runs"], [one["runs"] for one in environment["earlier"]]) == (1, [3])
     assert (results / layout.name / "README.md").read_text().count("Computed ") == 2
+    assert save("two") == kept
+    assert json.loads((results / layout.name / "environment.json").read_text()) == environment
     (tmp_path / "none").mkdir()
     assert save("none") == kept
     assert json.loads((results / layout.name / "environment.json").read_text()) == environment

@@ -20,7 +20,7 @@ from multimodal_loss.reporting.figures.base import (
     styled,
 )
 from multimodal_loss.reporting.layouts.base import Condition, Shown
-from multimodal_loss.results.collect import Run, read_history, read_predictions
+from multimodal_loss.results.collect import Run, aggregate, read_history, read_predictions
 from multimodal_loss.results.metrics import ReliabilityBins, reliability_bins, true_class_histogram
 
 Floats = NDArray[np.float64]
@@ -48,16 +48,21 @@ TRAINING_CAPTION = (
 def figure_4(condition: Condition, found: Sequence[tuple[Shown, Run]], number: int = 4) -> Iterator[Picture]:
     """The paper's Figure 4, or another of its kind: a panel for each method, runs that share a panel in one."""
     panels: dict[str, dict[str, Floats]] = {}
+    said = []
     for shown, run in found:
         if predictions := read_predictions(run):
             shares = true_class_shares(predictions, _names(run, predictions))
             panels.setdefault(shown.panel or shown.label, {}).update(shares)
+            own = {name: aggregate(run.values(f"test/modalities/{name}/ACC").values()).mean for name in shares}
+            known = [f"{name} {100 * mean:.1f}" for name, mean in own.items() if mean is not None]
+            said += [f"{shown.label}: {', '.join(known)}"] if known else []
     if panels:
         name, title = (
             f"figure_{number}_{condition.key}",
             f"Figure {number}: probability of the true class, per modality",
         )
-        yield Picture(name, title, FIGURE_4_CAPTION, true_class_panels(panels), png=name)
+        alt = f"{title}. Accuracy of these predictions in percent: {'; '.join(said)}." if said else title
+        yield Picture(name, title, FIGURE_4_CAPTION, true_class_panels(panels), png=name, alt=alt)
 
 
 def reliability(condition: Condition, found: Sequence[tuple[Shown, Run]]) -> Iterator[Picture]:

@@ -52,12 +52,15 @@ def files(section: Section, folder: Path) -> Iterator[tuple[str, bytes]]:
     """Names and contents of what is committed of one table in `folder`, but for its README."""
     table = section.table
     incomplete = len(table.cells) - table.complete
+    own = provenance(table.runs)
+    # Saved again from the same runs, what was saved last says nothing of its own.
+    earlier = [one for one in table.earlier if any(one.get(key) != value for key, value in own.items())]
     environment = {
         "table": table.layout.name,
         "note": f"{incomplete} of {len(table.cells)} cells are not complete" if incomplete else "complete",
         **({"notices": table.notices} if table.notices else {}),
-        **({"earlier": table.earlier} if table.earlier else {}),
-        **provenance(table.runs),
+        **({"earlier": earlier} if earlier else {}),
+        **own,
     }
     yield "cells.csv", cells_csv(table).encode()
     yield "environment.json", (json.dumps(environment, indent=2, sort_keys=True) + "\n").encode()
