@@ -436,3 +436,25 @@ def test_patterns_are_the_kinds_of_samples(modalities: int) -> None:
     mask[4, modalities - 1] = False
     found = {tuple(rows.tolist()): here.tolist() for rows, here in base.patterns(mask)}
     assert found == {(0, 2): [*range(modalities)], (1, 3): [*range(1, modalities)], (4,): [*range(modalities - 1)]}
+
+
+@pytest.mark.parametrize("rank_margin", ["released", "required"])
+def test_qmf_of_mixed_samples_written_as_loops(rank_margin: str) -> None:
+    """Pairs count where both samples have the modality, and n is among those that have it."""
+    fusion = build("QMF", {"rank_margin": rank_margin, "rank_weight": 3.0}, 3)
+    (scores, target), mask = draw(fusion), mixed(3)
+    expected = 0.0
+    confidence = (scores.logsumexp(dim=2) / 10).tolist()
+    losses = F.cross_entropy(scores.mT, target[:, None].expand(-1, 3), reduction="none").tolist()
+    for i in range(BATCH):
+        fused = sum((confidence[i][m] * scores[i, m] for m in range(3) if mask[i, m]), torch.zeros(CLASSES).double())
+        expected += sum(losses[i][m] for m in range(3) if mask[i, m]) + float(F.cross_entropy(fused, target[i]))
+        j = (i + 1) % BATCH
+        for m in range(3):
+            if mask[i, m] and mask[j, m]:
+                among = [losses[k][m] for k in range(BATCH) if mask[k, m]]
+                d = (losses[i][m] - losses[j][m]) / (max(among) - min(among))
+                c = confidence[i][m] - confidence[j][m]
+                expected += 3.0 * max(0.0, math.copysign(1, d) * (c - d if rank_margin == "released" else c + d))
+    got = fusion(with_nan(scores, mask), target, mask=mask)
+    assert got.item() == pytest.approx(expected / BATCH, rel=1e-10)

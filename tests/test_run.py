@@ -206,6 +206,7 @@ def test_test_rows_never_reach_training(tiny: list[str], tmp_path: Path, monkeyp
         ("dataset.labels=soft", "dataset.labels=soft"),
         ("fusion_input=scores", "fusion_input=scores"),
         ("fusion.gamma=-1", "bad value in fusion: gamma must be a number above 0, got -1"),
+        ("+fusion.reduction=none", "fusion.reduction=none: what is trained and monitored is the mean"),
         ("fusion.proxies_per_class=2.5", "fusion.proxies_per_class=2.5: must be a whole number"),
         ("dataset.data_seed=1.5", "dataset.data_seed=1.5: must be a whole number"),
         ("dataset.coefficient_spread=abc", "dataset.coefficient_spread=abc: must be a number of at least 0"),

@@ -16,6 +16,7 @@ from multimodal_loss.configuration import Planned, RunConfig, data_version, of_r
 from multimodal_loss.datasets import Dataset
 from multimodal_loss.datasets.cache import sha256
 from multimodal_loss.errors import MissingData, TrainingError, UserError, say
+from multimodal_loss.fusion import Fusion
 from multimodal_loss.results.collect import aggregate, read_run
 from multimodal_loss.results.run_directory import RunDirectory, git_state, hardware, now, package_versions
 from multimodal_loss.trackers import Tracker, make_tracker
@@ -283,9 +284,14 @@ def make_planned(settings: RunConfig, dataset: Dataset, planned: Planned) -> Rep
         options = {"feature_shapes": data.feature_shapes, "num_classes": len(data.classes)}
         return build(of_replicate(settings.backbone, position), "backbone", **options)
 
-    def make_fusion(num_classes: int, num_modalities: int) -> Any:
+    def make_fusion(num_classes: int, num_modalities: int) -> Fusion:
         options = {"num_classes": num_classes, "num_modalities": num_modalities}
-        return build(of_replicate(settings.fusion, position), "fusion", **options)
+        fusion: Fusion = build(of_replicate(settings.fusion, position), "fusion", **options)
+        if fusion.reduction != "mean":
+            raise UserError(
+                f"fusion.reduction={fusion.reduction}: what is trained and monitored is the mean; leave it out"
+            )
+        return fusion
 
     return make_replicate(planned.replicate_id, planned.seed, planned.fold, data, make_backbone, make_fusion)
 
