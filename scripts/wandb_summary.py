@@ -17,7 +17,7 @@ import pandas as pd
 
 from multimodal_loss.errors import UserError
 from multimodal_loss.reporting.formats.cells_csv import CSV_FIELDS
-from multimodal_loss.trackers import WANDB_MODES, check_wandb
+from multimodal_loss.trackers import check_wandb
 
 TEXT_COLUMNS = ("table", "row", "column", "metric", "state", "note", "values", "replicates")
 
@@ -25,7 +25,7 @@ TEXT_COLUMNS = ("table", "row", "column", "metric", "state", "note", "values", "
 def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parse(arguments)
-        check_wandb(options.mode)
+        check_wandb()
         tables = {name: read_cells(options.results / name / "cells.csv") for name in _names(options)}
         for name, cells in tables.items():
             print(f"{name}: {len(cells)} cells, {log_table(name, cells, options)}")
@@ -85,7 +85,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     # The names are folders of --results, so what is wrong with one shows when it is read.
     parser.add_argument("tables", nargs="*", metavar="TABLE", help="such as table_1 (default: all that are stored)")
     parser.add_argument("--results", type=Path, default=Path("outputs/results"), help="default: %(default)s")
-    parser.add_argument("--mode", choices=WANDB_MODES, default="offline", help="default: %(default)s")
+    parser.add_argument("--mode", choices=("offline", "online"), default="offline", help="default: %(default)s")
     parser.add_argument("--project", default="multimodal-loss", help="default: %(default)s")
     parser.add_argument("--entity", help="default: the account's own")
     parser.add_argument(

@@ -100,6 +100,17 @@ def test_outputs_that_are_closed_full_or_know_few_letters(
     assert run_command(body) == (1 if isinstance(stream, Full) else 0)
 
 
+@pytest.mark.parametrize("module", ["train", "report"])
+def test_ctrl_c_while_torch_is_imported(tmp_path: Path, module: str) -> None:
+    """Which takes seconds, and comes before any code of the command."""
+    (tmp_path / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise SystemExit(0)")
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).resolve().parents[1] / "src")])
+    started = [sys.executable, "-m", f"multimodal_loss.{module}"]
+    ended = subprocess.run(started, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 130
+    assert ended.stderr == "error: stopped by SIGINT; start the same command again to continue\n"
+
+
 LEAVES = """
 import os, signal, sys
 from pathlib import Path

@@ -1,13 +1,22 @@
 """What goes wrong in a run, and is no fault of ours, ends in one line and a result.json that says so."""
 
+import contextlib
 import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import multimodal_loss.training.run as train_module
+from multimodal_loss import command
+from multimodal_loss.command import run_command
 from multimodal_loss.configuration import compose_config
 from multimodal_loss.errors import TrainingError, UserError
 from multimodal_loss.training.run import FailedRun, run
@@ -52,6 +61,67 @@ def test_too_little_memory(
         run(compose_config([*tiny, f"device={device}"]))
     assert "\n" not in str(caught.value)
     assert results(tmp_path)[0]["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("backbone.hidden=[2000000000,20000]", "backbone is built (.*); make backbone.hidden=[2000000000, 20000] smaller"),
+        ("fusion.proxies_per_class=9000000000000", "fusion is built (.*); make fusion.proxies_per_class=9000000000000"),
+    ],
+)
+def test_a_model_too_large_to_build_names_the_option(tiny: list[str], override: str, named: str) -> None:
+    with pytest.raises(FailedRun, match=re.escape(named).replace(re.escape(".*"), ".*")) as caught:
+        run(compose_config([*tiny, "fusion=multimodal", override]))
+    assert isinstance(caught.value.__cause__, TrainingError)
+
+
+@pytest.fixture
+def another_user() -> Iterator[Callable[[], contextlib.AbstractContextManager[Path]]]:
+    """A folder that all may read, and a context in which this process is not its owner, nor root."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+
+    @contextlib.contextmanager
+    def become() -> Iterator[Path]:
+        os.seteuid(65534)
+        try:
+            yield folder
+        finally:
+            os.seteuid(0)
+
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
+        folder = Path(name)
+        folder.chmod(0o777)
+        yield become
+
+
+@pytest.mark.parametrize("closed", ["study", "study/labels.csv", "study/a.csv", "study/b.parquet"])
+def test_data_of_another_user(
+    another_user: Callable[[], contextlib.AbstractContextManager[Path]],
+    closed: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A folder, or a file in it, that this user may not read: one line that names it, whatever reads it."""
+    monkeypatch.setattr(command, "stop_on_signals", lambda: None)
+    with another_user() as folder:
+        pass  # its name
+    (folder / "study").mkdir()
+    table = pd.DataFrame({"id": range(40), "x": np.arange(40.0) % 7})
+    table.to_csv(folder / "study" / "a.csv", index=False)
+    table.to_parquet(folder / "study" / "b.parquet")
+    pd.DataFrame({"id": range(40), "label": ["u", "v"] * 20}).to_csv(folder / "study" / "labels.csv", index=False)
+    overrides = ["dataset=tables", f"dataset.path={folder}/study", "method=logistic", "threads=1", "folds=[0]"]
+    overrides += [f"output_dir={folder}/runs", f"data_dir={folder}/data", "progress=false", "tuning=none"]
+    config = compose_config(overrides)
+    run(compose_config([*overrides, f"output_dir={folder}/before"]))  # what is imported late is there now
+    (folder / closed).chmod(0)
+    with another_user():
+        code = run_command(lambda: len(str(run(config).path)))
+    assert code in (1, 2)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and closed in said and "ermission denied" in said
 
 
 def test_a_bug_keeps_its_traceback_and_is_recorded(

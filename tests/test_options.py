@@ -13,7 +13,7 @@ from multimodal_loss.errors import UserError
 from multimodal_loss.training.run import build, choose_device
 
 # Together they hold every option of every file of these groups.
-GROUPS = ("dataset", "backbone", "fusion", "optimizer", "scheduler", "trainer")
+GROUPS = ("dataset", "backbone", "fusion", "optimizer", "scheduler", "trainer", "tracker")
 CHOICES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONFIG_DIR / group).glob("*.yaml"))]
 
 
@@ -87,6 +87,12 @@ def test_not_a_number_and_control_characters_are_refused_wherever_they_stand(key
         ({"profile": "foo"}, "profile=foo: must be one of full, quick"),
         ({"output_dir": ""}, "output_dir=: must be text that is not empty"),
         ({"output_dir": 5}, "to make it text, quote it: 'output_dir=\"5\"'"),
+        ({"tracker.mode": "onlin"}, "tracker.mode=onlin: must be one of offline, online"),
+        ({"tracker.tags": "x"}, "tracker.tags=x: must be a list, each text"),
+        ({"tracker.tags": ["x", 3]}, 'tracker.tags=["x", 3]: must be a list, each text'),
+        ({"tracker.project": 7}, "tracker.project=7: must be text"),
+        ({"tracker.name": "wandbb"}, "tracker.name=wandbb: must be one of none, wandb"),
+        ({"tracker.grup": "a"}, "tracker.grup: TrackerConfig has no such option"),
         ({"unknown": 1}, "unknown: RunConfig has no such option"),
         ({"trainer.batchsize": 1}, "trainer.batchsize: TrainerConfig has no such option (did you mean batch_size or"),
         ({"optimizer.momentun": 1}, "optimizer.momentun: Adam has no such option"),

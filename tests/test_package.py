@@ -53,7 +53,7 @@ BELOW = {
     "training": {"command", "errors", "files", "fusion", "datasets", "configuration", "results", "trackers"},
     "prediction": {"errors", "files", "fusion", "datasets", "configuration", "results", "training"},
     "predict": {"command", "errors", "options", "prediction"},
-    "train": {"command", "errors", "configuration", "training"},
+    "train": {"command", "errors", "files", "configuration", "training"},
     "reporting": {"errors", "files", "results"},
     "report": {"command", "errors", "files", "results", "reporting"},
 }

@@ -347,21 +347,6 @@ def test_every_wandb_run_is_finished_whatever_fails(
 # --- what a user can mend ---
 
 
-def test_unknown_mode_names_the_valid_ones(tmp_path: Path) -> None:
-    options: dict[str, Any] = {
-        "name": "wandb",
-        "mode": "onlin",
-        "project": None,
-        "entity": None,
-        "dir": None,
-        "tags": [],
-    }
-    with pytest.raises(UserError, match=r"tracker\.mode=onlin.*offline, online"):
-        trackers.make_tracker({"tracker": options}, [0], tmp_path)
-    with pytest.raises(UserError, match=r"tracker\.tags=\[x\]"):
-        trackers.make_tracker({"tracker": options | {"mode": "offline", "tags": "x"}}, [0], tmp_path)
-
-
 @pytest.mark.parametrize("found", [None, SimpleNamespace(origin=None)], ids=["nothing", "a folder named wandb"])
 def test_missing_package_names_the_extra(found: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)

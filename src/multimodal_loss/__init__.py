@@ -1,6 +1,13 @@
 """Multimodal classification with the MultiModal loss of Moon & Lee, and the fusions it is compared with."""
 
+import sys
 from typing import TYPE_CHECKING
+
+if any(argument.startswith(f"{__name__}.") for argument in sys.orig_argv):
+    # python -m multimodal_loss.train: Ctrl-C while torch is imported, which takes seconds, is no traceback.
+    from multimodal_loss.command import stop_at_once
+
+    stop_at_once()
 
 from multimodal_loss import fusion
 from multimodal_loss.fusion import *  # noqa: F403

@@ -12,16 +12,17 @@ from types import FrameType
 from multimodal_loss.errors import TrainingError, UserError, say
 from multimodal_loss.files import WriteError
 
-# Jobs of a sweep may run in other processes, and on other machines: each writes the exit code of its failure to a file
-# of its own whose name begins as this variable says, in the output folder, which they share.
+# Jobs of a sweep may run in other processes, and on other machines: each writes how it ended to a file of its own whose
+# name begins as this variable says, in the output folder, which they share.
 FAILURES = "MULTIMODAL_LOSS_FAILURES"
 
 
 class Interrupted(BaseException):
     """A signal asked to stop: in the middle of training a checkpoint has been written."""
 
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}; start the same command again to continue")
+    def __init__(self, signal_number: int, reason: str = "") -> None:
+        by = f"{signal.Signals(signal_number).name}{reason and f' ({reason})'}"
+        super().__init__(f"stopped by {by}; start the same command again to continue")
         self.signal_number = signal_number
 
 
@@ -69,6 +70,11 @@ def run_script(folder: Path, body: Callable[[], object]) -> int:
 def complain(error: BaseException) -> int:
     """Say it, and give the exit code that goes with it."""
     say(f"error: {error}")
+    return exit_code(error)
+
+
+def exit_code(error: BaseException) -> int:
+    """1 where it failed, 2 for what the user can mend, 128 + n by signal n."""
     if isinstance(error, Interrupted):
         return 128 + error.signal_number
     ours = any(isinstance(one, (TrainingError, WriteError)) for one in (error, error.__cause__))
@@ -86,6 +92,16 @@ def stop_on_signals() -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+
+
+def stop_at_once() -> None:
+    """SIGINT ends this process in one line, until `stop_on_signals`: nothing is under way yet."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        say(f"error: {Interrupted(number)}")
+        os._exit(128 + number)
+
+    signal.signal(signal.SIGINT, stop)
 
 
 def asked_to_stop() -> bool:

@@ -130,6 +130,18 @@ class TuningConfig:
 
 
 @dataclass(frozen=True)
+class TrackerConfig:
+    """conf/tracker/: who else is told of a run."""
+
+    name: Literal["none", "wandb"]
+    mode: Literal["offline", "online"] = "offline"
+    project: Text | None = None
+    entity: Text | None = None
+    dir: Text | None = None
+    tags: Sequence[Text] = ()
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """The resolved config of a run, its values checked as far as the config alone allows.
 
@@ -174,6 +186,7 @@ class RunConfig:
             if values[group] is not None:
                 check_options(f"{group}.", values[group], _built_by(group, values[group]))
         check_options("trainer.", values["trainer"], TrainerConfig)
+        check_options("tracker.", values["tracker"], TrackerConfig)
         if values["tuning"] is not None:
             check_options("tuning.", values["tuning"], TuningConfig)
         folds = values["folds"]

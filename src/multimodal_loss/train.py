@@ -13,11 +13,13 @@ import os
 import signal
 import sys
 import uuid
+from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -33,8 +35,14 @@ from multimodal_loss.command import (
     stop_on_signals,
 )
 from multimodal_loss.configuration import CONFIG_DIR, DEFAULT_CHOICES, explain
-from multimodal_loss.errors import TrainingError, UserError
-from multimodal_loss.training.run import run
+from multimodal_loss.errors import TrainingError, UserError, one_line, say
+from multimodal_loss.files import WriteError, write_atomically
+from multimodal_loss.training.run import run, validation_accuracy
+
+# Packages whose launchers end a sweep by an error of their own where a job has ended without a word: killed, or lost.
+LAUNCHERS = ("submitit", "ray")
+
+_here = False  # whether this is the process of the command; a job may run in another
 
 
 def main() -> int:
@@ -43,6 +51,8 @@ def main() -> int:
 
 def _train() -> int:
     """Let Hydra run one job or a sweep, and give the worst exit code of its jobs."""
+    global _here
+    _here = True
     sys.argv = [argument for argument in sys.argv if argument not in DEFAULT_CHOICES]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come out here, where they become one line
     os.environ.pop(FAILURES, None)
@@ -53,49 +63,82 @@ def _train() -> int:
     except BrokenProcessPool as error:
         text = "a worker of the sweep was killed, perhaps for want of memory; start the same command again to continue"
         raise TrainingError(text) from error
-    codes = []
-    if FAILURES in os.environ:
-        start = Path(os.environ[FAILURES])
-        for path in start.parent.glob(f"{start.name}*"):
-            codes.append(int(path.read_text()))
-            path.unlink()
+    except Interrupted:
+        if "submitit" in sys.modules:
+            say("jobs that the cluster has been given go on; scancel ends them")
+        raise
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in LAUNCHERS:
+            raise
+        what = " ".join(str(error).splitlines()[:2])
+        again = "what else was begun may go on; start the same command again for what is missing then"
+        raise TrainingError(f"a job of the sweep ended without a result: {one_line(what, 500)}; {again}") from error
+    finally:
+        codes = list(_words())
     return max(codes, default=0)
 
 
+def _words() -> Iterator[int]:
+    """How the jobs in other processes ended: what is to be said of each is said here, and its exit code given."""
+    if FAILURES not in os.environ:
+        return
+    start = Path(os.environ[FAILURES])
+    for path in sorted(start.parent.glob(f"{start.name}*"), key=lambda path: path.stat().st_mtime):
+        code, text, *job = path.read_text().splitlines()
+        path.unlink()
+        if code == "0":
+            print(text, flush=True)
+        elif text:
+            varied = " ".join(override for override in job if override not in sys.argv)
+            say(f"error: job {varied}: {text}")
+        yield int(code)
+
+
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
-def _hydra_main(config: DictConfig) -> None:
-    _take(config)  # by its name: what a launcher sends to a worker is a copy of this function
+def _hydra_main(config: DictConfig) -> float | None:
+    return _take(config)  # by its name: what a launcher sends to a worker is a copy of this function
 
 
-def _take(config: DictConfig) -> None:
-    """Do a job, in this process of its own or in a worker of a sweep, and leave word of a failure."""
+def _take(config: DictConfig) -> float | None:
+    """Do a job, in the command's own process or in another, and leave word of it. Gives what a sweeper that searches
+    (Optuna's) maximises: the mean validation accuracy, never anything of the test part; None where there is none.
+    """
     is_worker = multiprocessing.parent_process() is not None
     if is_worker:
         if asked_to_stop():
-            return
+            return None
         stop_on_signals()
-    code = _job(config)
+    code, text, score = _job(config)
     if is_worker:
         for number in (signal.SIGTERM, signal.SIGINT):  # until its next job: the parent hears of it, too
             signal.signal(number, signal.SIG_IGN)
         if is_orphan():
             os._exit(128 + signal.SIGTERM)  # nobody is left to hear more
-    elif code > 128:
+    elif _here and code > 128:
         sys.exit(code)
-    if code:
+    job: list[str] = []
+    if is_worker or _here:
+        text = ""  # it has been said: their terminal is the command's
+    else:
+        job = list(HydraConfig.get().overrides.task)
+    if code or text:
         try:
-            Path(f"{os.environ[FAILURES]}-{uuid.uuid4().hex}").write_text(f"{code}\n")
-        except (OSError, KeyError):  # the folder cannot be written: at least this process says so
-            sys.exit(code)
+            word = Path(f"{os.environ[FAILURES]}-{uuid.uuid4().hex}")
+            write_atomically(word, lambda file: file.write("\n".join([str(code), text, *job]).encode()))
+        except (WriteError, KeyError):  # the folder cannot be written: at least this process says so
+            if code:
+                sys.exit(code)
+    return score
 
 
-def _job(config: DictConfig) -> int:
-    """Train one config and give the exit code."""
+def _job(config: DictConfig) -> tuple[int, str, float | None]:
+    """Train one config: the exit code, the run's directory or else what went wrong, and its score."""
     try:
-        print(run(config).path, flush=True)
-        return 0
+        directory = run(config)
+        print(directory.path, flush=True)
+        return 0, str(directory.path), validation_accuracy(directory.path)
     except (UserError, Interrupted) as error:
-        return complain(error)
+        return complain(error), str(error), None
 
 
 class CollectFailures(Callback):

@@ -1,7 +1,7 @@
 """Who else is told of a run. The run directory is the record; a tracker only shows it.
 
 Training never depends on a tracker: `make_tracker` wraps it so that its failure is one warning line. What the user can
-mend before training starts (an unknown mode, a package that is not installed) is a UserError.
+mend before training starts (a package that is not installed) is a UserError.
 """
 
 import importlib.util
@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from multimodal_loss.errors import UserError
-
-WANDB_MODES = ("offline", "online")
 
 
 class Tracker:
@@ -78,14 +76,12 @@ class Guarded(Tracker):
 def make_tracker(config: dict[str, Any], numbers: Sequence[int], run_path: Path) -> Tracker:
     """The tracker that the resolved config names, for the replicates of the run in `run_path`.
 
-    Raises UserError for a value that it does not know or a package that is not installed.
+    Raises UserError for a package that is not installed.
     """
     options = config["tracker"]
     if options["name"] == "none":
         return Tracker()
-    check_wandb(options["mode"])
-    if isinstance(options["tags"], str):
-        raise UserError(f"tracker.tags={options['tags']}: give a list, such as tracker.tags=[{options['tags']}]")
+    check_wandb()
 
     def start() -> Tracker:
         # Only here: training without a tracker imports neither wandb nor matplotlib.
@@ -96,10 +92,8 @@ def make_tracker(config: dict[str, Any], numbers: Sequence[int], run_path: Path)
     return Guarded("wandb", start)
 
 
-def check_wandb(mode: str) -> None:
-    """Raises UserError unless wandb is installed and knows the mode."""
-    if mode not in WANDB_MODES:
-        raise UserError(f"tracker.mode={mode}: no such mode; valid: {', '.join(WANDB_MODES)}")
+def check_wandb() -> None:
+    """Raises UserError unless wandb is installed."""
     found = importlib.util.find_spec("wandb")
     # A folder `wandb` of offline runs in the working directory passes for a package, one without a file of its own.
     if found is None or found.origin is None:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -140,8 +139,7 @@ def train(
             if caught or time.monotonic() - last_checkpoint > checkpoint_seconds:
                 save_checkpoint(run, replicates, trainer, state)
                 last_checkpoint = time.monotonic()
-            if caught:
-                raise Interrupted(caught[0])
+                caught.pass_on()
     trainer.synchronise()
     for replicate in replicates:  # of a group that is in the checkpoint after this one it is still wanted
         state.best.pop(replicate.replicate_id, None)
@@ -251,24 +249,44 @@ def _check_finite(losses: dict[int, float], epoch: int) -> None:
             )
 
 
+class Caught(list[int]):
+    """Signals that came while training, in their order, and who was to be told of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handlers: dict[signal.Signals, Callable[..., Any] | int | None] = {}
+
+    def pass_on(self) -> None:
+        """Tell them, now that the checkpoint is written. What they raise stops training; a scheduler's handler may
+        return, and training goes on (submitit's, of the SIGTERM that comes a while before the job is ended).
+        """
+        while self:
+            number = signal.Signals(self.pop(0))
+            handler = self.handlers.get(number)
+            if not callable(handler) or handler is signal.default_int_handler:
+                raise Interrupted(number)
+            try:
+                handler(number, None)
+            except Exception as error:  # a scheduler that will not start the job again
+                raise Interrupted(number, one_line(error, 200)) from error
+
+
 @contextmanager
-def caught_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT instead of dying of them. Outside the main thread signals keep their meaning."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-
-    def note(number: int, _: FrameType | None) -> None:
-        caught.append(number)
-
-    previous: dict[signal.Signals, Callable[..., Any] | int | None] = {
-        s: signal.signal(s, note) for s in (signal.SIGTERM, signal.SIGINT)
-    }
+def caught_signals() -> Iterator[Caught]:
+    """Collect SIGTERM and SIGINT instead of dying of them, and the signals by which a scheduler gives notice, where one
+    waits for them. Outside the main thread signals keep their meaning.
+    """
+    caught = Caught()
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+            handler = signal.getsignal(number)
+            if callable(handler) or number in (signal.SIGTERM, signal.SIGINT):
+                caught.handlers[number] = handler
+                signal.signal(number, lambda number, _: caught.append(number))
     try:
         yield caught
     finally:
-        for number, handler in previous.items():
+        for number, handler in caught.handlers.items():
             signal.signal(number, handler)
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from multimodal_loss.configuration import Planned, RunConfig, data_version, of_replicate, run_hash
 from multimodal_loss.datasets import Dataset
 from multimodal_loss.datasets.cache import sha256
-from multimodal_loss.errors import MissingData, TrainingError, UserError, say
+from multimodal_loss.errors import MissingData, TrainingError, UserError, say, shown
 from multimodal_loss.fusion import Fusion
 from multimodal_loss.results.collect import aggregate, read_run
 from multimodal_loss.results.run_directory import RunDirectory, git_state, hardware, now, package_versions
@@ -80,6 +80,11 @@ def score(path: Path) -> str:
     kind = "seed" if all(replicate.get("fold") is None for replicate in stored.replicates.values()) else "fold"
     spread = "" if accuracy.sd is None else f" ± {accuracy.sd:.1f}"
     return f"test ACC {accuracy.mean:.1f}{spread} ({accuracy.n} {kind}{'s' * (accuracy.n != 1)})"
+
+
+def validation_accuracy(path: Path) -> float | None:
+    """The mean of a done run over its replicates; None where the data have no validation part."""
+    return aggregate(read_run(path).values("validation/fused/ACC").values()).mean
 
 
 def _train(
@@ -318,8 +323,21 @@ def build(node: Any, group: str, **extra: Any) -> Any:
         if isinstance(cause, (ValueError, TypeError)):
             raise UserError(f"bad value in {group}: {cause}") from error
         if cause is not None and _is_out_of_memory(cause):
-            raise TrainingError(f"out of memory while the {group} is built ({cause}); make it smaller") from error
+            what = _largest(group, node)
+            raise TrainingError(f"out of memory while the {group} is built ({cause}); make {what} smaller") from error
         raise
+
+
+def _largest(group: str, node: dict[str, Any]) -> str:
+    """The option that holds the largest number, as it is given: what makes a model large."""
+
+    def size(value: Any) -> float:
+        if isinstance(value, (list, tuple)):
+            return max(map(size, value), default=0.0)
+        return float(value) if isinstance(value, (int, float)) else 0.0
+
+    key = max(node, key=lambda key: size(node[key]))
+    return f"{group}.{key}={shown(node[key])}" if size(node[key]) else "it"
 
 
 # --- what result.json says
