@@ -123,12 +123,15 @@ def pins(lines: list[str]) -> dict[str, str]:
     return dict(line.split("==") for line in lines if "==" in line)
 
 
+LEFT_OUT = ("ray", "optuna")  # pyproject.toml says why
+
+
 def test_environment_yml_and_pyproject_list_the_same_pins() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     (pip,) = [entry["pip"] for entry in conda if isinstance(entry, dict)]
     every = [requirement for extra in extras.values() for requirement in extra]
-    assert pins(pip) == pins(every)
+    assert pins(pip) == pins([one for extra, listed in extras.items() if extra not in LEFT_OUT for one in listed])
     assert len(pins(every)) == len(every), "every extra is pinned exactly"
 
 

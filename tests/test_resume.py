@@ -15,6 +15,7 @@ import torch
 
 import multimodal_loss.training.run as train_module
 from conftest import run_training, start_training
+from multimodal_loss.command import Interrupted
 from multimodal_loss.configuration import compose_config
 from multimodal_loss.results.run_directory import RunDirectory
 from multimodal_loss.training import loop
@@ -115,6 +116,47 @@ def test_workers_of_a_sweep_stop_with_a_checkpoint_when_their_parent_is_stopped_
         assert torch.load(checkpoint, weights_only=True)["training"]["state"]["epoch"] > 0
         time.sleep(0.3)
         assert checkpoint.stat().st_mtime_ns == before
+
+
+def test_a_scheduler_that_gives_notice_finds_a_checkpoint_and_decides(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As submitit's handlers do: one takes note, one ends the job to start it again, one refuses."""
+    overrides = [*tiny, "fusion=multimodal", "trainer.path=ordinary", "checkpoint_seconds=1000"]
+    expected = run(compose_config([*overrides, f"output_dir={tmp_path}/undisturbed"])).path
+    folder = tmp_path / "runs" / expected.name
+    told: list[tuple[int, int]] = []
+
+    def handler(number: int, _: object) -> None:
+        state = torch.load(folder / "checkpoint.pt", weights_only=True)["training"]["state"]
+        told.append((number, state["epoch"]))
+        if len(told) == 2:
+            raise SystemExit(255)
+        if len(told) == 3:
+            raise RuntimeError("too often")
+
+    ordinary_step, steps = OrdinaryTrainer.step, 0
+
+    def step(self: OrdinaryTrainer) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps in (5, 9, 13):
+            signal.raise_signal(signal.SIGTERM if steps == 5 else signal.SIGUSR2)
+        return ordinary_step(self)
+
+    monkeypatch.setattr(OrdinaryTrainer, "step", step)
+    kept = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    try:
+        with pytest.raises(SystemExit):
+            run(compose_config(overrides))
+        with pytest.raises(Interrupted, match=r"stopped by SIGUSR2 \(too often\)"):
+            run(compose_config(overrides))
+        assert told == [(signal.SIGTERM, 5), (signal.SIGUSR2, 9), (signal.SIGUSR2, 13)]
+        run(compose_config(overrides))
+    finally:
+        for number, previous in kept.items():
+            signal.signal(number, previous)
+    assert outcome(folder) == outcome(expected)
 
 
 def test_two_processes_on_one_run_take_turns(tiny: list[str], tmp_path: Path, undisturbed: Path) -> None:

@@ -356,6 +356,8 @@ def explain(error: BaseException) -> str:
     while cause is not None:
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
             group, _, name = str(cause.missing_cfg_file).rpartition("/")
+            if group.startswith("hydra/") and not cause.options:
+                return f"{group}={name}: its plugin is not installed; pip install 'multimodal-loss[{name}]'"
             return f"{group}={name}: no such {group}{nearest(name, cause.options or [])}; valid: " + ", ".join(
                 sorted(cause.options or [])
             )

@@ -89,8 +89,9 @@ def _words() -> Iterator[int]:
         if code == "0":
             print(text, flush=True)
         elif text:
-            varied = " ".join(override for override in job if override not in sys.argv)
-            say(f"error: job {varied}: {text}")
+            given = [argument.lower() for argument in sys.argv]
+            varied = [override for override in job if override.lower() not in given]
+            say(f"error: job {' '.join(varied or job)}: {text}")
         yield int(code)
 
 
