@@ -198,15 +198,13 @@ class Trained:
             assert isinstance(new, NewTensors)
             inputs = new.inputs
         target = torch.zeros(len(new.ids), dtype=torch.int64)  # no prediction looks at it
-        mask = None if new.mask is None else torch.from_numpy(new.mask).to(device)
+        mask = None if new.mask is None else torch.from_numpy(new.mask)
         if mask is not None:
             joint = mask.shape[1] > len(self.replicate.score_names)
             if joint or not self.replicate.fusion.reads_mask:
                 name = type(self.replicate.backbone if joint else self.replicate.fusion).__name__
                 raise UserError(f"partial=true: {name} needs every modality of a sample")
-        found = predict(self.replicate, Split(inputs, target), recipe, device, mask)
-        if new.mask is not None and "read_out" in found:
-            found["read_out"][~new.mask] = np.nan
+        found = predict(self.replicate, Split(inputs, target, mask=mask), recipe, device)
         if calibrated and self.temperature is not None:
             found["fused"] = tempered(found["fused"], self.temperature).astype(np.float32)
         return found

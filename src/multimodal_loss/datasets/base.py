@@ -14,11 +14,14 @@ from multimodal_loss.errors import UserError
 
 
 class Batch(NamedTuple):
-    """`inputs[m]` (B, ...) is modality m, `target` (B,) long; `index` (B,): the samples' positions in the split."""
+    """`inputs[m]` (B, ...) is modality m, `target` (B,) long; `index` (B,): the samples' positions in the split; `mask`
+    (B, M) is True where a sample has the modality, None where all have all.
+    """
 
     inputs: tuple[Tensor, ...]
     target: Tensor
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody needs
+    mask: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Draws:
 @dataclass(frozen=True)
 class Split:
     """One part of a dataset, in memory: `inputs[m]` is modality m with samples first, `target` (N,) long; `names` of
-    the samples, where the data have such.
+    the samples, where the data have such; `mask` (N, M), True where a sample has the modality, where some lack one.
 
     A dataset whose samples are cut from something else (windows of a recording) overrides `rows`, `feature_shapes` and
     `to`, and keeps in `inputs` what it cuts them from. Samples that must be decoded one at a time: DecodingSplit.
@@ -48,6 +51,7 @@ class Split:
     inputs: tuple[Tensor, ...]
     target: Tensor
     names: tuple[str, ...] | None = field(default=None, kw_only=True, repr=False)
+    mask: Tensor | None = field(default=None, kw_only=True, repr=False)
 
     def __len__(self) -> int:
         return int(self.target.shape[0])
@@ -71,7 +75,8 @@ class Split:
         return 1
 
     def to(self, device: torch.device) -> Self:
-        return replace(self, inputs=tuple(x.to(device) for x in self.inputs), target=self.target.to(device))
+        mask = None if self.mask is None else self.mask.to(device)
+        return replace(self, inputs=tuple(x.to(device) for x in self.inputs), target=self.target.to(device), mask=mask)
 
     def batches(
         self,
@@ -98,7 +103,8 @@ class Split:
             else:
                 part = index = order[start:end]
             inputs = tuple(x.to(device) for x in self.rows(part))
-            yield Batch(inputs, self.target[part].to(device), index)
+            mask = None if self.mask is None else self.mask[part].to(device)
+            yield Batch(inputs, self.target[part].to(device), index, mask)
 
     def rescored(self, fused: NDArray[Any]) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
         """Other ways to score the fused probabilities (N, C) of all samples, as stored: by name, the targets and the

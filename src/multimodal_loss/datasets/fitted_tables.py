@@ -41,7 +41,11 @@ class Scaling:
         return self.sd if self.standardise else 1.0
 
     def apply(self, table: Table, rows: Index) -> Tensor:
-        """Features (len(rows), len(columns)). Raises UserError for a value that float32 no longer holds."""
+        """Features (len(rows), len(columns)), 0 where a row is -1. UserError: a value that float32 no longer holds."""
+        if (rows < 0).any():
+            features = torch.zeros(len(rows), len(self.columns))
+            features[torch.from_numpy(rows >= 0)] = self.apply(table, rows[rows >= 0])
+            return features
         out = np.empty((len(rows), len(self.columns)), dtype=np.float32)
         for part in files.blocks(len(rows), table.values.shape[1]):
             block = np.take(table.values[rows[part]], self.columns, axis=1).astype(np.float64)
@@ -133,10 +137,10 @@ class FittedTables(Preparation):
         assert isinstance(samples, NewTables)
         inputs = []
         for table, rows, names, scaling in zip(samples.tables, samples.rows, self.features, self.scalings, strict=True):
-            x = torch.zeros(len(rows), len(scaling.columns))
-            if table is not None:
-                x[torch.from_numpy(rows >= 0)] = _found(table, names, scaling).apply(table, rows[rows >= 0])
-            inputs.append(x)
+            if table is None:
+                inputs.append(torch.zeros(len(rows), len(scaling.columns)))
+            else:
+                inputs.append(_found(table, names, scaling).apply(table, rows))
         return tuple(inputs)
 
 

@@ -59,6 +59,7 @@ class TablesDataset(Dataset):
         modalities: names of the files to use, in order; None for all, sorted by name.
         missing: what to do about ids that are not in every file: `error`, or `drop` the samples. Dropping looks at
             every file of the folder, used or not, so that runs on different modalities share their samples and folds.
+            `mask` takes samples that are in one file or more; fusions are told what they lack (see `Fusion`).
         folds, split_seed: of the stratified k-fold; unused where labels.csv has `fold` or `split`.
         repeats: how many shuffled k-folds the folds come from, by default one: 10 folds of 2 repeats are twice five.
         groups: `auto` keeps the samples of a group together where labels.csv has the column; `none` ignores it.
@@ -97,7 +98,9 @@ class TablesDataset(Dataset):
     corrupt_seed: int | None = None
 
     def __post_init__(self) -> None:
-        require_choice("dataset.missing", self.missing, ("error", "drop"))
+        require_choice("dataset.missing", self.missing, ("error", "drop", "mask"))
+        if self.missing == "mask" and self.corrupt is not None:
+            raise UserError("dataset.missing=mask and dataset.corrupt: give one of them")
         require_choice("dataset.groups", self.groups, ("auto", "none"))
         require_choice("dataset.impute", self.impute, (None, "mean"))
         self._corruption = Corruption(self.corrupt, self.corrupt_share, self.corrupt_seed or 0)
@@ -157,6 +160,7 @@ class TablesDataset(Dataset):
     ) -> NewTables:
         """Samples to predict, of other files than `path`: as `fitted_tables.read_new` says."""
         others = self.modalities is not None
+        partial = partial or self.missing == "mask"
         return read_new(source, modalities, classes, self.impute, self.missing == "drop", others, partial)
 
     @property
@@ -230,13 +234,18 @@ class TablesDataset(Dataset):
         inputs: dict[str, list[Tensor]] = {part: [] for part in parts}
         scalings = []
         for table, rows in zip(samples.tables, samples.rows, strict=True):
-            scaling = fit_scaling(table, rows[parts["train"]], self.top_variance, self.standardise)
+            known = rows[parts["train"]]
+            if not (known >= 0).any():
+                raise UserError(f"{table.path}: has no sample of the training part")
+            scaling = fit_scaling(table, known[known >= 0], self.top_variance, self.standardise)
             scalings.append(scaling)
             for part, positions in parts.items():
                 inputs[part].append(scaling.apply(table, rows[positions]))
         splits, ids = {}, samples.labels["id"].to_numpy()
         for part, positions in parts.items():
-            splits[part] = Split(tuple(inputs[part]), target[positions], names=tuple(ids[positions]))
+            there = torch.from_numpy(np.stack(samples.rows, axis=1)[positions] >= 0)
+            mask = None if self.missing != "mask" else there
+            splits[part] = Split(tuple(inputs[part]), target[positions], names=tuple(ids[positions]), mask=mask)
             if self._corruption.touches(part):
                 splits[part] = self._corrupted(splits[part], positions, scalings)
         return MultimodalData(
@@ -273,6 +282,8 @@ class TablesDataset(Dataset):
         if self.missing == "drop":
             unread = [path for path in self._files.values() if path not in rows_of]
             rows_of |= {path: files.read_ids(path) for path in unread}
+        if self.missing == "mask":  # an id is in the files if it is in one of them
+            rows_of = {self.folder: dict.fromkeys((name for rows in rows_of.values() for name in rows), 0)}
         drop, cure = self.missing == "drop", ", or set dataset.missing=drop"
         kept = files.matched(self.folder, self._labels["id"].to_list(), LABELS, rows_of, drop, cure)
         labels = self._labels[kept].reset_index(drop=True)
@@ -280,7 +291,7 @@ class TablesDataset(Dataset):
         if len(classes) < 2:
             raise UserError(f"{self._labels_path}: all samples have the label {listed(classes)}; give two or more")
         target = pd.Categorical(labels["label"], classes).codes
-        rows = tuple(np.array([t.rows[i] for i in labels["id"]], dtype=np.int64) for t in tables.values())
+        rows = tuple(np.array([t.rows.get(i, -1) for i in labels["id"]], dtype=np.int64) for t in tables.values())
         return Samples(labels, classes, target.astype(np.int64), tuple(tables.values()), rows)
 
     def _parts(self, fold: int | None) -> dict[str, Index]:
@@ -349,7 +360,7 @@ def _digest(splits: Iterable[Split]) -> str:
     """16 hexadecimal digits of every tensor of the splits, in order."""
     digest = hashlib.sha256()
     for split in splits:
-        for tensor in (*split.inputs, split.target):
+        for tensor in (*split.inputs, split.target, *(() if split.mask is None else (split.mask,))):
             digest.update(str(tuple(tensor.shape)).encode())
             digest.update(tensor.numpy().data)
     return digest.hexdigest()[:16]

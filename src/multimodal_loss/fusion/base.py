@@ -233,15 +233,16 @@ class Fusion(nn.Module):
         parameters = list(self.parameters())
         return [{"params": parameters, "lr": lr}] if parameters else []
 
-    def after_training(self, scores: Callable[[], Tensor], target: Tensor) -> None:
+    def after_training(self, scores: Callable[[], Tensor], target: Tensor, mask: Tensor | None = None) -> None:
         """Called once, when training has ended: for what is fitted to its outcome.
 
         Args:
             scores: gives the scores of all training samples (N, M, C), as the fusion reads them.
             target: their classes (N,).
+            mask: which modalities they have (N, M), where some lack one.
         """
 
-    def diagnostics(self, scores: Callable[[], Tensor], target: Tensor) -> dict[str, Any]:
+    def diagnostics(self, scores: Callable[[], Tensor], target: Tensor, mask: Tensor | None = None) -> dict[str, Any]:
         """JSON numbers on the trained fusion, which a run stores; arguments as of `after_training`."""
         return {}
 

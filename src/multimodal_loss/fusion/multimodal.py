@@ -167,14 +167,14 @@ class MultiModalLoss(ProxyFusion):
             nothing = nothing & mask
         return F.normalize(added.masked_fill(nothing, 1), p=1, dim=1)
 
-    def diagnostics(self, scores: Callable[[], Tensor], target: Tensor) -> dict[str, Any]:
-        return {"proxies": self.proxy_diagnostics(scores(), target)}
+    def diagnostics(self, scores: Callable[[], Tensor], target: Tensor, mask: Tensor | None = None) -> dict[str, Any]:
+        return {"proxies": self.proxy_diagnostics(scores(), target, mask)}
 
     def extra_arrays(self) -> dict[str, Tensor]:
         return {"proxies": self.effective_proxies().detach()}
 
     @torch.no_grad()
-    def proxy_diagnostics(self, scores: Tensor, target: Tensor) -> dict[str, list[int]]:
+    def proxy_diagnostics(self, scores: Tensor, target: Tensor, mask: Tensor | None = None) -> dict[str, list[int]]:
         """What became of each class's K proxies, on the given samples (B, M, C) and their classes (B,).
 
         Returns, as one number per class: "alive", proxies that are not zero after the clamp, since one that is gets no
@@ -184,9 +184,11 @@ class MultiModalLoss(ProxyFusion):
         together if a chain of cosines above 0.99 joins them.
         """
         kept = target != self.ignore_index
-        scores, target = scores[kept], target[kept]
+        scores, mask = self._masked(scores, mask, kept)
+        scores, target, mask = scores[kept], target[kept], None if mask is None else mask[kept]
         proxies = self._effective(self.proxies).to(scores.dtype)
-        own = self._similarity(scores, proxies)[target, :, torch.arange(len(target), device=target.device)]
+        similarity = self._similarity(scores, *self._proxies_of(self.proxies.to(scores.dtype), mask))
+        own = similarity[target, :, torch.arange(len(target), device=target.device)]
         used = torch.zeros(self.num_classes, self.proxies_per_class, dtype=torch.bool, device=target.device)
         used[target, own.argmax(dim=1)] = True
         alive = (proxies != 0).any(dim=1).view_as(used)

@@ -74,14 +74,16 @@ class Multitask(Fusion):
         return F.linear(p.flatten(1), weight, bias)
 
     @torch.no_grad()
-    def after_training(self, scores: Callable[[], Tensor], target: Tensor) -> None:
+    def after_training(self, scores: Callable[[], Tensor], target: Tensor, mask: Tensor | None = None) -> None:
         """MOMA's second step, where the ensemble is by logistic regression (penalty 1)."""
         if self.ensemble != "logistic":
             return
         from multimodal_loss.fusion.logistic import fit_logistic  # here: the losses need torch alone
 
         kept = target != self.ignore_index
-        probabilities = scores()[kept].softmax(dim=-1).flatten(1)
-        weight, bias = fit_logistic(probabilities, target[kept], self.num_classes, C=1.0)
+        probabilities = scores().softmax(dim=-1)
+        if mask is not None:
+            probabilities = probabilities.masked_fill(~mask.unsqueeze(2), 0)
+        weight, bias = fit_logistic(probabilities[kept].flatten(1), target[kept], self.num_classes, C=1.0)
         self.ensemble_weight.copy_(weight)
         self.ensemble_bias.copy_(bias)

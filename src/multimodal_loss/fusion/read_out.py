@@ -37,12 +37,19 @@ class ReadOut(nn.Module):
         return logits.softmax(dim=-1)
 
     @torch.no_grad()
-    def fit(self, scores: Tensor, target: Tensor, ignore_index: int = -100) -> "ReadOut":
+    def fit(self, scores: Tensor, target: Tensor, ignore_index: int = -100, mask: Tensor | None = None) -> "ReadOut":
         """Fit to the scores (N, M, score_width) and classes (N,) of training samples (penalty 1, of standardised
-        scores); of more than 20,000 to every k-th. Returns itself.
+        scores); of more than 20,000 to every k-th. Each modality to those that have it, where there is a `mask`
+        (N, M). Returns itself.
         """
         from multimodal_loss.fusion.logistic import fit_logistic  # here: the losses need torch alone
 
+        if mask is not None:
+            for m, there in enumerate(mask.unbind(dim=1)):
+                alone = ReadOut(self.bias.shape[1], 1, self.weight.shape[2])
+                alone.fit(scores[there, m : m + 1], target[there], ignore_index)
+                self.weight[m], self.bias[m] = alone.weight[0].to(self.weight), alone.bias[0].to(self.bias)
+            return self
         kept = target != ignore_index
         scores, target = scores[kept], target[kept]
         step = -(-len(target) // MOST_SAMPLES)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from multimodal_loss.configuration import FusionInput
-from multimodal_loss.training.evaluate import Validation, validation_split
+from multimodal_loss.training.evaluate import Validation, masked, validation_split
 from multimodal_loss.training.replicate import Recipe, Replicate, as_fusion_input
 
 
@@ -96,7 +96,8 @@ class CollapsedTrainer:
         self._columns = max(len(replicates), 2) * len(self._contrast)
         self._inputs = [SharedInput(x.to(device), self._columns) for x in train.rows(slice(None))]
         self._target = train.target.to(device)
-        self._validation: tuple[list[SharedInput], Tensor] | None = None
+        self._masked = masked(train, device)
+        self._validation: tuple[list[SharedInput], Tensor, dict[str, Tensor]] | None = None
         self._steps_taken = torch.zeros((), device=device)
         self._optimizers = []
         for replicate in replicates:
@@ -177,11 +178,12 @@ class CollapsedTrainer:
     def _validation_losses(self) -> list[float]:
         if self._validation is None:
             split = validation_split(self._replicates[0]).to(self._device)
-            self._validation = [SharedInput(x, self._columns) for x in split.rows(slice(None))], split.target
-        inputs, target = self._validation
+            inputs = [SharedInput(x, self._columns) for x in split.rows(slice(None))]
+            self._validation = inputs, split.target, masked(split, self._device)
+        inputs, target, there = self._validation
         fused = as_fusion_input(self._scores(inputs, len(target)), self._recipe.fusion_input, dim=2)
         scores = fused.permute(0, 3, 1, 2)
-        losses = [self._replicates[p].fusion.monitored(scores[i], target) for i, p in enumerate(self.active)]
+        losses = [self._replicates[p].fusion.monitored(scores[i], target, **there) for i, p in enumerate(self.active)]
         return [float(loss) for loss in losses]
 
     def _scores(self, inputs: Sequence[SharedInput], samples: int) -> Tensor:
@@ -204,10 +206,10 @@ class CollapsedTrainer:
         losses = []
         for i, position in enumerate(self.active):
             self._zero_grad(position)
-            losses.append(self._replicates[position].fusion(inputs[i], self._target))
+            losses.append(self._replicates[position].fusion(inputs[i], self._target, **self._masked))
         torch.stack(losses).sum().backward()
         watched = [
-            self._replicates[p].fusion.monitored(inputs[i].detach(), self._target, losses[i].detach())
+            self._replicates[p].fusion.monitored(inputs[i].detach(), self._target, losses[i].detach(), **self._masked)
             for i, p in enumerate(self.active)
         ]
         for position in self.active:

@@ -35,6 +35,11 @@ def scores_of(replicate: Replicate, split: Split, recipe: Recipe, device: torch.
     return _finite(torch.cat(scores), replicate)
 
 
+def masked(split: Split, device: torch.device) -> dict[str, Tensor]:
+    """What a fusion is told of missing modalities."""
+    return {} if split.mask is None else {"mask": split.mask.to(device)}
+
+
 def _finite(values: Tensor, replicate: Replicate) -> Tensor:
     """The values. The loss is from before an update: the last update may still have spoilt the weights."""
     if not bool(values.isfinite().all()):
@@ -45,15 +50,15 @@ def _finite(values: Tensor, replicate: Replicate) -> Tensor:
 
 
 @torch.no_grad()
-def predict(
-    replicate: Replicate, split: Split, recipe: Recipe, device: torch.device, mask: Tensor | None = None
-) -> dict[str, NDArray[Any]]:
+def predict(replicate: Replicate, split: Split, recipe: Recipe, device: torch.device) -> dict[str, NDArray[Any]]:
     """`target` (N,), and the probabilities `fused` (N, C) and `modalities` (N, M, C), the softmax of each score.
 
     Where there is one, also `read_out` (N, M, C), and where the fusion has such, `weights` (N, M), how much it trusts
-    each modality with each sample. `mask` (N, M), on the device, is True where a sample has the modality.
+    each modality with each sample. Where the split has a mask, it is among them (N, M), and nothing is read out of what
+    is missing (NaN).
     """
     scores = scores_of(replicate, split, recipe, device)
+    mask = masked(split, device).get("mask")
     found = {
         "target": split.target.cpu().numpy(),
         "fused": _fused(replicate, scores, recipe, mask).float().cpu().numpy(),
@@ -64,6 +69,10 @@ def predict(
     weights = replicate.fusion.modality_weights(as_fusion_input(scores, recipe.fusion_input), mask)
     if weights is not None and weights.shape[1] > 1:
         found["weights"] = weights.float().cpu().numpy()
+    if mask is not None:
+        found["mask"] = mask.cpu().numpy()
+        if "read_out" in found:
+            found["read_out"][~found["mask"]] = np.nan
     return found
 
 
@@ -76,14 +85,16 @@ def _fused(replicate: Replicate, scores: Tensor, recipe: Recipe, mask: Tensor | 
 
 
 def metrics_of(prediction: dict[str, NDArray[Any]], names: tuple[str, ...]) -> dict[str, Any]:
-    """Metrics of the fused prediction, and of every score's own: its softmax, and what is read out of it, if any is."""
+    """Metrics of the fused prediction, and of every score's own: its softmax, and what is read out of it, if any is,
+    over the samples that have the modality.
+    """
     target = prediction["target"]
     found: dict[str, Any] = {"fused": compute_metrics(target, prediction["fused"])}
+    rows = prediction["mask"].T if "mask" in prediction else [slice(None)] * len(names)
     for kind in ("modalities", "read_out"):
         if kind in prediction:
-            of_each = np.moveaxis(prediction[kind], 1, 0)
-            pairs = zip(names, of_each, strict=True)
-            found[kind] = {name: compute_metrics(target, np.ascontiguousarray(one)) for name, one in pairs}
+            each = zip(names, np.moveaxis(prediction[kind], 1, 0), rows, strict=True)
+            found[kind] = {name: compute_metrics(target[n], np.ascontiguousarray(one[n])) for name, one, n in each}
     return found
 
 
@@ -98,7 +109,7 @@ def conclude(replicate: Replicate, recipe: Recipe, device: torch.device) -> Call
     def training_scores() -> Tensor:
         return as_fusion_input(scores_of(replicate, train, recipe, device), recipe.fusion_input)
 
-    replicate.fusion.after_training(training_scores, train.target.to(device))
+    replicate.fusion.after_training(training_scores, train.target.to(device), **masked(train, device))
     return training_scores
 
 
@@ -122,11 +133,13 @@ def evaluate(
     if len(names) > 1:
         scores = scores_of(replicate, data.train, recipe, device)
         read_out = ReadOut(len(data.classes), len(names), scores.shape[2])
-        replicate.read_out = read_out.fit(scores, data.train.target.to(device), fusion.ignore_index).to(device)
+        target = data.train.target.to(device)
+        read_out.fit(scores, target, fusion.ignore_index, **masked(data.train, device))
+        replicate.read_out = read_out.to(device)
     test = predict(replicate, data.test, recipe, device)
     metrics = {"test": metrics_of(test, names)}
-    for name, (target, fused) in data.test.rescored(test["fused"]).items():
-        metrics[f"test_{name}"] = {"fused": compute_metrics(target, fused)}
+    for name, (true, fused) in data.test.rescored(test["fused"]).items():
+        metrics[f"test_{name}"] = {"fused": compute_metrics(true, fused)}
     if data.validation is not None:
         validation = predict(replicate, data.validation, recipe, device)
         metrics["validation"] = metrics_of(validation, names)
@@ -141,7 +154,7 @@ def evaluate(
         train = predict(replicate, data.train, recipe, device)
         test |= {"train_target": train["target"], "train_modalities": train["modalities"]}
         test |= {name: array.float().cpu().numpy() for name, array in fusion.extra_arrays().items()}
-    diagnostics = fusion.diagnostics(training_scores, data.train.target.to(device))
+    diagnostics = fusion.diagnostics(training_scores, data.train.target.to(device), **masked(data.train, device))
     report = {"metrics": metrics, "temperature": temperature, **diagnostics}
     return test, report
 
@@ -177,14 +190,17 @@ class Validation:
         """
         scores = scores_of(replicate, split, self._recipe, self._device)
 
+        there = masked(split, self._device)
+
         @cache
         def fused() -> NDArray[Any]:  # once for all monitors that want it
-            return _fused(replicate, scores, self._recipe).cpu().numpy()
+            return _fused(replicate, scores, self._recipe, there.get("mask")).cpu().numpy()
 
         def value(monitor: str) -> float:
             if monitor == "validation_loss":
                 target = split.target.to(self._device)
-                return float(replicate.fusion.monitored(as_fusion_input(scores, self._recipe.fusion_input), target))
+                inputs = as_fusion_input(scores, self._recipe.fusion_input)
+                return float(replicate.fusion.monitored(inputs, target, **there))
             true = split.target.cpu().numpy()
             if monitor == "validation_NLL":
                 likelihoods = np.take_along_axis(fused(), true[:, None], axis=1)

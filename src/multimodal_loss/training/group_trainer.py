@@ -115,14 +115,15 @@ class OrdinaryTrainer:
         self._optimizer.zero_grad()
         amp = torch.autocast(self._device.type, torch.bfloat16) if trainer.amp else contextlib.nullcontext()
         losses = []
-        for inputs, target, index in _parts(batch, trainer.accumulate):
+        for inputs, target, index, mask in _parts(batch, trainer.accumulate):
             with amp:
                 scores = backbone(inputs)
             scores = as_fusion_input(scores, self._recipe.fusion_input)
-            loss: Tensor = fusion(scores, target, index)
+            masked = {} if mask is None else {"mask": mask}
+            loss: Tensor = fusion(scores, target, index, **masked)
             share = len(target) / len(batch.target)
-            fusion.backward(loss, scores, target, self._modality_parameters, share)
-            losses.append(fusion.monitored(scores.detach(), target, loss.detach()) * share)
+            fusion.backward(loss, scores, target, self._modality_parameters, share, **masked)
+            losses.append(fusion.monitored(scores.detach(), target, loss.detach(), **masked) * share)
         if trainer.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_([*backbone.parameters(), *fusion.parameters()], trainer.clip_norm)
         self._optimizer.step()
@@ -165,14 +166,15 @@ class OrdinaryTrainer:
         self._loss_sum = state["loss_sum"].to(self._device)
 
 
-def _parts(batch: Batch, number: int) -> Iterator[tuple[Sequence[Tensor], Tensor, Tensor]]:
+def _parts(batch: Batch, number: int) -> Iterator[Batch]:
     """The batch in so many parts of nearly equal size; fewer where it has fewer samples."""
     if number == 1:
-        yield batch.inputs, batch.target, batch.index
+        yield batch
         return
     number = min(number, len(batch.target))
     inputs = zip(*(x.tensor_split(number) for x in batch.inputs), strict=True)
-    yield from zip(inputs, batch.target.tensor_split(number), batch.index.tensor_split(number), strict=True)
+    masks = [None] * number if batch.mask is None else batch.mask.tensor_split(number)
+    yield from map(Batch, inputs, batch.target.tensor_split(number), batch.index.tensor_split(number), masks)
 
 
 def _make_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer) -> Any:

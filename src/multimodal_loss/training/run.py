@@ -298,7 +298,12 @@ def make_planned(settings: RunConfig, dataset: Dataset, planned: Planned) -> Rep
             )
         return fusion
 
-    return make_replicate(planned.replicate_id, planned.seed, planned.fold, data, make_backbone, make_fusion)
+    one = make_replicate(planned.replicate_id, planned.seed, planned.fold, data, make_backbone, make_fusion)
+    joint = len(one.score_names) < len(data.modalities) or hasattr(one.backbone, "fit")
+    if data.train.mask is not None and (joint or not one.fusion.reads_mask):
+        name = type(one.backbone if joint else one.fusion).__name__
+        raise UserError(f"dataset.missing=mask: {name} needs every modality of a sample; take another, or missing=drop")
+    return one
 
 
 def make_recipe(settings: RunConfig, replicate: Replicate) -> Recipe:
