@@ -53,9 +53,9 @@ trial() { # launcher, then its options: what every launcher must do
   [ $code -eq 0 ] && [ "$(done_in "$name-sweep")" -eq 8 ] && [ "$(wc -l <"$WORK/$name-sweep.out")" -eq 8 ] && same "$name-sweep" plain
   check "$name" sweep $? "exit code $code, $(done_in "$name-sweep") of 8 done, as without a launcher, $took s"
   train "$name-failure" "$@" fusion=multimodal "trainer.max_epochs=5" "seeds=[0]" optimizer.lr=1e-4,2e-4,3e-4,1e30,4e-4,5e-4,6e-4,7e-4
-  [ $code -eq 1 ] && [ "$(done_in "$name-failure")" -eq 7 ] && [ "$(wc -l <"$WORK/$name-failure.err")" -eq 1 ] &&
+  [ $code -eq 1 ] && [ "$(done_in "$name-failure")" -eq 7 ] && [ "$(grep -c ^error "$WORK/$name-failure.err")" -eq 1 ] &&
     grep -q '^error: job optimizer.lr=1e+30: the loss of replicate 0 became nan' "$WORK/$name-failure.err"
-  check "$name" failure $? "exit code $code, $(done_in "$name-failure") of 8 done; said: $(cat "$WORK/$name-failure.err")"
+  check "$name" failure $? "exit code $code, $(done_in "$name-failure") of 8 done; said: $(grep ^error "$WORK/$name-failure.err")"
 }
 wait_for() { # a file, at most so many seconds
   for _ in $(seq "$2"); do
@@ -152,7 +152,6 @@ try_slurm() {
   trial slurm "${small[@]}"
 
   # Slurm counts in minutes, may give notice a minute early, and keeps what is queued again from starting for two minutes.
-  train undisturbed "${LONG[@]}" trainer.max_epochs=$EPOCHS
   local limit=("${small[@]}" hydra.launcher.timeout_min=2 hydra.launcher.signal_delay_s=5)
   at_once &
   local releasing=$!
@@ -178,23 +177,22 @@ try_slurm() {
   kill $releasing
   [ "$(cat "$WORK/slurm-notice.code")" -eq 0 ] && same slurm-notice undisturbed
   check slurm notice $? "then queued again by Slurm: exit code $(cat "$WORK/slurm-notice.code"), predictions of the undisturbed run"
-  killed slurm "submitit.core._submit $WORK/slurm-killed" "${small[@]}"
+  killed slurm "^[^ ]*python[^ ]* .*submitit.core._submit $WORK/slurm-killed" "${small[@]}"
 }
-killed() { # launcher, what the command line of a job's process holds, options
+killed() { # launcher, what the command line of a job's process is like, options
   local name=$1 pattern=$2 kept=$WORK/$1-killed.kept
   shift 2
-  local sweep=("$name-killed" "$@" "seeds=[0],[1],[2],[3]" fusion=sum_ce,multimodal trainer.path=ordinary trainer.max_epochs=2000)
+  local sweep=("$name-killed" "$@" "seeds=[0],[1],[2],[3]" fusion=sum_ce,multimodal trainer.path=ordinary trainer.max_epochs=4000)
   sweep+=(trainer.patience=1000000 checkpoint_seconds=1)
   train "${sweep[@]}" &
   local command=$!
-  wait_for "$WORK/$name-killed/*/result.json" 120
-  wait_for "$WORK/$name-killed/*/.lock" 60
-  kill -KILL "$(pgrep -n -f "^[^ ]*python[^ ]* .*$pattern")"
+  wait_for "$WORK/$name-killed/*/checkpoint.pt" 120
+  kill -KILL "$(pgrep -o -f "$pattern")"
   wait $command
   local code_then said
   code_then=$(cat "$WORK/$name-killed.code")
-  said=$(cat "$WORK/$name-killed.err")
-  [ "$code_then" -eq 1 ] && [ "$(wc -l <"$WORK/$name-killed.err")" -eq 1 ]
+  said=$(grep ^error "$WORK/$name-killed.err")
+  [ "$code_then" -eq 1 ] && [ "$(grep -c ^error "$WORK/$name-killed.err")" -eq 1 ]
   check "$name" killed $? "exit code $code_then; said: $said"
   [ "$name" = slurm ] && while [ -n "$(squeue -h)" ]; do sleep 1; done # the others go on
   local there
@@ -204,9 +202,26 @@ killed() { # launcher, what the command line of a job's process holds, options
   [ $code -eq 0 ] && [ "$there" -lt 8 ] && [ "$(done_in "$name-killed")" -eq 8 ] && sha256sum --quiet -c "$kept"
   check "$name" killed $? "started again: exit code $code, 8 of 8 done, the $there that were are as they were"
 }
+# --- Ray
+
+try_ray() {
+  "$PYTHON" -c 'import hydra_plugins.hydra_ray_launcher' 2>/dev/null || { check ray start 1 "not installed"; return; }
+  say ray start "ok: $("$PYTHON" -c 'import ray; print("ray", ray.__version__)')"
+  export RAY_worker_niceness=0 # on a busy machine its workers, of niceness 15, hardly run
+  trial ray hydra/launcher=ray_local
+  train ray-restarted hydra/launcher=ray_local "${LONG[@]}" trainer.max_epochs=$EPOCHS &
+  local command=$!
+  wait_for "$WORK/ray-restarted/*/checkpoint.pt" 120
+  kill -KILL "$(pgrep -o -f '^ray::_run_job')"
+  wait $command
+  [ "$(cat "$WORK/ray-restarted.code")" -eq 0 ] && same ray-restarted undisturbed
+  check ray killed $? "exit code $(cat "$WORK/ray-restarted.code"): started again by Ray, predictions of the undisturbed run"
+  killed ray '^ray::_run_job' hydra/launcher=ray_local hydra.launcher.ray.remote.max_retries=0
+}
 
 trap 'slurm_down' EXIT
 train plain "${EIGHT[@]}"
 say plain sweep "exit code $code, $(done_in plain) of 8 done, $took s"
+train undisturbed "${LONG[@]}" trainer.max_epochs=$EPOCHS
 for launcher in ${*:-slurm ray}; do "try_$launcher"; done
 exit $bad

@@ -4,19 +4,25 @@ scripts/try_launchers.sh tries them on a real Slurm and a real Ray.
 """
 
 import importlib.util
+import json
+import statistics
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import submitit
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 
 from conftest import run_training
 from multimodal_loss import train
-from multimodal_loss.configuration import CONFIG_DIR
+from multimodal_loss.configuration import CONFIG_DIR, compose_config
 from multimodal_loss.errors import TrainingError
+from multimodal_loss.training.run import run
 
 
 def test_jobs_of_processes_that_nobody_watches_leave_word(tiny: list[str], tmp_path: Path) -> None:
@@ -55,6 +61,43 @@ def test_a_job_that_ended_without_a_word_is_one_line(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(train, "_hydra_main", lost(KeyError("a bug")))
     with pytest.raises(KeyError):
         train._train()
+
+
+def test_a_search_is_given_the_validation_accuracy_and_nothing_of_the_test_part(
+    tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "_here", True)
+    config = compose_config([*tiny, "fusion=sum_ce"])
+    given = train._take(config)
+    directory = run(config).path
+    replicates = json.loads((directory / "result.json").read_text())["replicates"]
+    mean = {
+        split: statistics.fmean(replicate["metrics"][split]["fused"]["ACC"] for replicate in replicates)
+        for split in ("validation", "test")
+    }
+    assert given == pytest.approx(mean["validation"]) and given != pytest.approx(mean["test"])
+
+
+def test_a_search_on_data_without_a_validation_part_ends_at_its_first_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.csv", "b.csv"):
+        pd.DataFrame({"id": range(30), "x": [k % 7 for k in range(30)]}).to_csv(tmp_path / name, index=False)
+    pd.DataFrame({"id": range(30), "label": ["u", "v"] * 15}).to_csv(tmp_path / "labels.csv", index=False)
+    overrides = ["dataset=tables", f"dataset.path={tmp_path}", f"data_dir={tmp_path}/data", "method=logistic"]
+    config = compose_config([*overrides, "tuning=none", "folds=[0]", f"output_dir={tmp_path}/runs", "threads=1"])
+    monkeypatch.setattr(train, "_here", True)
+    asking = {RunMode.MULTIRUN: "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper", RunMode.RUN: "any"}
+    for mode, target in asking.items():
+        settings = SimpleNamespace(mode=mode, sweeper=SimpleNamespace(_target_=target))
+        monkeypatch.setattr(train.HydraConfig, "get", lambda settings=settings: settings)
+        if mode == RunMode.RUN:
+            assert train._take(config) is None
+            continue
+        with pytest.raises(SystemExit) as caught:
+            train._take(config)
+        assert caught.value.code == 2
+        assert "these data have no validation part" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", sorted(CONFIG_DIR.glob("hydra/*/*.yaml")), ids=lambda path: path.stem)

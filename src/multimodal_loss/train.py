@@ -22,7 +22,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from multimodal_loss.command import (
@@ -63,6 +64,10 @@ def _train() -> int:
     except BrokenProcessPool as error:
         text = "a worker of the sweep was killed, perhaps for want of memory; start the same command again to continue"
         raise TrainingError(text) from error
+    except ValueError as error:
+        if "No trials are completed" not in str(error):  # Optuna's
+            raise
+        raise TrainingError("no trial of the search has a validation accuracy") from error
     except Interrupted:
         if "submitit" in sys.modules:
             say("jobs that the cluster has been given go on; scancel ends them")
@@ -117,6 +122,9 @@ def _take(config: DictConfig) -> float | None:
             os._exit(128 + signal.SIGTERM)  # nobody is left to hear more
     elif _here and code > 128:
         sys.exit(code)
+    elif _here and not code and score is None and _is_search():
+        text = "a search goes by validation accuracy, and these data have no validation part; see conf/tuning/"
+        sys.exit(complain(UserError(text)))
     job: list[str] = []
     if is_worker or _here:
         text = ""  # it has been said: their terminal is the command's
@@ -130,6 +138,12 @@ def _take(config: DictConfig) -> float | None:
             if code:
                 sys.exit(code)
     return score
+
+
+def _is_search() -> bool:
+    """Whether the sweeper is one that asks what a job gave."""
+    settings = HydraConfig.get()
+    return settings.mode == RunMode.MULTIRUN and not str(settings.sweeper._target_).endswith("BasicSweeper")
 
 
 def _job(config: DictConfig) -> tuple[int, str, float | None]:
@@ -151,6 +165,13 @@ class CollectFailures(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         self._begin(config)
 
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """What a search has found, in one line."""
+        with contextlib.suppress(OSError):
+            best = OmegaConf.load(_found(config))
+            point = " ".join(f"{key}={value}" for key, value in best.best_params.items())
+            say(f"best: {point}, validation ACC {100 * best.best_value:.1f}; also in {_found(config)}")
+
     def _begin(self, config: DictConfig) -> None:
         if FAILURES in os.environ:
             return
@@ -158,6 +179,12 @@ class CollectFailures(Callback):
         os.environ[FAILURES] = str(folder / f"failure-{uuid.uuid4().hex[:12]}")
         with contextlib.suppress(OSError):  # the run says what is wrong with its folder
             folder.mkdir(parents=True, exist_ok=True)
+            _found(config).unlink(missing_ok=True)
+
+
+def _found(config: DictConfig) -> Path:
+    """Where Optuna's sweeper writes the best trial."""
+    return Path(str(config.hydra.sweep.dir)) / "optimization_results.yaml"
 
 
 if __name__ == "__main__":
