@@ -84,6 +84,20 @@ def test_reliability_draws_a_panel_per_source_and_leaves_rare_bins_out() -> None
     figure = figures.reliability_figure({"m1": {Line("SUM", "#0072B2"): bins}, "fused": {Line("SUM", "#0072B2"): bins}})
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["m1", "fused"]
     assert len(figure.axes[0].lines[1].get_xdata()) == 1
+    heights = [patch.get_height() for patch in figure.axes[0].patches]
+    assert sum(heights) == pytest.approx(1) and max(heights) == pytest.approx(1999 / 2000)
+    error = abs(0.99 - 1) * 1999 / 2000 + abs(0.6 - 1) / 2000
+    assert f"ECE {100 * error:.1f} %" in figure.axes[0].texts[0].get_text()
+    assert figures.reliability_alt({"m1": {Line("SUM", "#0072B2"): bins}}).endswith(f"SUM, m1 {100 * error:.1f} %.")
+
+
+def test_reliability_of_many_methods_has_a_panel_for_each_fused_prediction() -> None:
+    bins = reliability_bins(np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]]))
+    methods = [Line(f"method {i}", "#0072B2") for i in range(figures.MOST_METHODS + 1)]
+    alone = Line("m1 alone", "#0072B2")
+    sources = {"m1": dict.fromkeys([*methods, alone], bins), "fused": dict.fromkeys(methods, bins)}
+    figure = figures.reliability_figure(sources)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == [line.label for line in [*methods, alone]]
 
 
 def test_the_overview_makes_a_panel_per_row_of_a_wide_table() -> None:

@@ -86,11 +86,11 @@ def test_rows_are_runs_told_apart_by_what_differs(tmp_path: Path) -> None:
     write_run(tmp_path, "d", "multimodal", 0.7, title="other")
     write_run(tmp_path, "e", "multimodal", 0.7, optimizer___target_="torch.optim.SGD", optimizer__momentum=0.9)
     other, trial = own_layouts(read_runs(tmp_path))
-    assert [row.title for row in trial.rows] == [
+    assert [row.heading for row in trial.rows] == [
+        "MLP, MultiModal (optimizer=Adam, optimizer.lr=0.01)",
+        "MLP, MultiModal (optimizer=Adam, optimizer.lr=0.1)",
+        "MLP, MultiModal (optimizer=SGD, optimizer.lr=0.01, optimizer.momentum=0.9)",
         "MLP, SUM + CE",
-        "MLP, MultiModal, optimizer=Adam, optimizer.lr=0.01",
-        "MLP, MultiModal, optimizer=Adam, optimizer.lr=0.1",
-        "MLP, MultiModal, optimizer=SGD, optimizer.lr=0.01, optimizer.momentum=0.9",
     ]
     assert [row.title for row in other.rows] == ["MLP, MultiModal"]
     assert (trial.name, other.title) == ("own_trial", "Your runs: other")
@@ -100,7 +100,10 @@ def test_rows_always_say_what_differs_in_their_data(tmp_path: Path) -> None:
     write_run(tmp_path, "a", "sum_ce", 0.8, dataset__noisy=1)
     write_run(tmp_path, "b", "multimodal", 0.9, dataset__noisy=2)
     (table,) = own_layouts(read_runs(tmp_path))
-    assert [row.title for row in table.rows] == ["MLP, SUM + CE, dataset.noisy=1", "MLP, MultiModal, dataset.noisy=2"]
+    assert [row.heading for row in table.rows] == [
+        "MLP, MultiModal (dataset.noisy=2)",
+        "MLP, SUM + CE (dataset.noisy=1)",
+    ]
 
 
 def test_the_page_and_the_terminal_show_them_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,7 +206,7 @@ def test_runs_are_compared_over_folds_of_the_same_samples(tmp_path: Path) -> Non
         write_run(tmp_path, name, method, 0.8, fingerprint=fingerprint)
     (layout,) = own_layouts(runs := read_runs(tmp_path))
     found = compare(fill(layout, Runs(runs, fake_plan)))
-    assert [(one.first, one.second, one.folds) for one in found] == [("MLP, SUM + CE", "MLP, MultiModal", 3)]
+    assert [(one.first, one.second, one.folds) for one in found] == [("MLP, MultiModal", "MLP, SUM + CE", 3)]
     assert "compared over the folds in which both have the same test samples" in layout.description
 
 
@@ -213,3 +216,29 @@ def test_seeds_of_one_fixed_split_are_not_compared_as_folds(tmp_path: Path) -> N
     write_run(tmp_path, "b", "multimodal", 0.9, by_fold=False)
     (layout,) = own_layouts(read_runs(tmp_path))
     assert layout.compared == "" and "compared" not in layout.description
+
+
+def test_a_sweep_is_drawn_against_its_number_with_the_run_that_another_table_has(tmp_path: Path) -> None:
+    """On an axis by the values' span; runs of other settings, and unfinished ones, are no part of it."""
+    for k, accuracy in ((1, 0.7), (5, 0.8), (20, 0.9)):
+        write_run(tmp_path, f"k{k}", "multimodal", accuracy, fusion__proxies_per_class=k)
+    write_run(tmp_path, "other", "multimodal", 0.5, fusion__proxies_per_class=50, optimizer__lr=0.5)
+    write_run(tmp_path, "sum", "sum_ce", 0.5)
+    runs = Runs(read_runs(tmp_path), fake_plan)
+    (layout,) = own_layouts(runs.all, used={"k20", "sum"})
+    assert {row.key for row in layout.rows} == {"k1", "k5", "k20", "other"}
+    (picture,) = (picture for draw in layout.pictures for picture in draw(fill(layout, runs)))
+    (ax,) = picture.figure.axes
+    (line,) = [one for one in ax.lines if one.get_label().startswith("ours")]
+    assert list(line.get_xdata()) == [1, 5, 20] and list(line.get_ydata()) == pytest.approx([69, 79, 89])
+    assert ax.get_xscale() == "log" and ax.get_xlabel() == "fusion.proxies_per_class"
+    assert "fusion.proxies_per_class: 1 69.0, 5 79.0, 20 89.0" in picture.alt
+    assert own_layouts(runs.all, used={run.name for run in runs.all}) == []
+
+
+def test_two_values_are_no_sweep(tmp_path: Path) -> None:
+    for lr in (0.1, 0.2):
+        write_run(tmp_path, f"lr{lr}", "multimodal", 0.7, optimizer__lr=lr)
+    runs = Runs(read_runs(tmp_path), fake_plan)
+    (layout,) = own_layouts(runs.all)
+    assert [picture for draw in layout.pictures for picture in draw(fill(layout, runs))] == []

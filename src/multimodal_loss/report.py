@@ -73,7 +73,7 @@ def report(
     if not names:
         tables, absent = _started([layout for layout in layouts.values() if layout.profile == "full"], runs)
         used = {run.name for table in tables for run in table.runs}
-        tables += [fill(layout, runs) for layout in own_layouts(run for run in runs.all if run.name not in used)]
+        tables += [fill(layout, runs) for layout in own_layouts(runs.all, used)]
     if not tables:
         tables, absent = [fill(absent[0], Runs([], runs.plan))], absent[1:]
 
@@ -131,9 +131,17 @@ def _is_part(table: FilledTable, other: FilledTable) -> bool:
 
 
 def _could_fill(layout: Layout, runs: Sequence[Run]) -> bool:
-    """Whether any run may be of the layout's dataset, as one without a config may; spares composing many cells."""
-    names = {run.get("config/facts/dataset/name") for run in runs}
-    return bool(runs) and (not layout.dataset or not names.isdisjoint({None, layout.dataset}))
+    """Whether any run may belong to the layout, by its dataset and experiment as far as it says so; spares composing
+    many cells. A run of no experiment does not begin a table, though it fills its place in one.
+    """
+    overrides = {one for cell in layout.cells for run in cell.runs for one in run}
+
+    def may_be(run: Run) -> bool:
+        dataset, stated = run.get("config/facts/dataset/name"), "experiment" in run.result
+        of_experiment = not stated or f"experiment={run.get('experiment')}" in overrides
+        return of_experiment and (not layout.dataset or dataset in (None, layout.dataset))
+
+    return any(map(may_be, runs))
 
 
 def _section(table: FilledTable, runs: Runs, output: Path) -> Section:

@@ -83,7 +83,7 @@ def compare(table: FilledTable) -> list[Comparison]:
 
 
 def _compare(table: FilledTable, column: str) -> list[Comparison]:
-    rows = [(row.key, row.full_title, table.cells.get((row.key, column))) for row in table.layout.rows]
+    rows = [(row.key, row.heading, table.cells.get((row.key, column))) for row in table.layout.rows]
     known = [(key, title, cell, *shared) for key, title, cell in rows if cell and (shared := _shared(cell))]
     found, against = [], table.layout.against
     for (key, first, a, ratio, marks), (key_2, second, b, _, other) in itertools.combinations(known, 2):

@@ -37,7 +37,7 @@ def alt_of_table(table: FilledTable) -> str:
     """A picture of the table's cells in words: the means of each drawn column, in the order of the rows."""
     table, parts = as_read(table), []
     for column in (one for one in table.layout.columns if one.drawn):
-        cells = [(row.full_title, table[row, column]) for row in table.layout.rows]
+        cells = [(row.heading, table[row, column]) for row in table.layout.rows]
         means = [f"{title} {_number(cell.mean, column)}" for title, cell in cells if cell and cell.mean is not None]
         parts += [f"{column.full_title}: {', '.join(means)}."] if means else []
     return " ".join(parts)
@@ -53,7 +53,7 @@ def _of_focus(table: FilledTable) -> str:
         if said and any(place[1] == column.key for place in found):
             places[next(one for one in ("best", "tied", "") if one in said)].append(column)
     counted = sum(map(len, places.values()))
-    if not counted:
+    if not counted or len(ours) == len(layout.rows):
         return ""
     of = f"{len(places['best']) or 'none'} of {counted} column{'s' * (counted > 1)}"
     parts = [f"has the best mean in {of}{_named(places['best'], counted)}"]
@@ -71,7 +71,7 @@ def _gap(table: FilledTable, column: Column) -> str:
     ranked = sorted(cells, key=lambda one: -direction(one[1]) * (one[1].mean or 0.0))
     best, ours = ranked[0], next(one for one in ranked if table.layout.focus in one[0].full_title)
     numbers = [_number(one.mean or 0.0, column) for _, one in (best, ours)]
-    return f"in {column.full_title} {best[0].full_title} {numbers[0]}, {ours[0].full_title} {numbers[1]}"
+    return f"in {column.full_title} {best[0].heading} {numbers[0]}, {ours[0].heading} {numbers[1]}"
 
 
 def _ranges(table: FilledTable) -> str:
@@ -83,7 +83,7 @@ def _ranges(table: FilledTable) -> str:
         ]
         if means:
             low, high = min(means, key=lambda one: one[0]), max(means, key=lambda one: one[0])
-            ends = [f"{_number(mean, column)} ({row.full_title})" for mean, row in (low, high)]
+            ends = [f"{_number(mean, column)} ({row.heading})" for mean, row in (low, high)]
             parts.append(f"{column.full_title} " + (f"from {' to '.join(ends)}" if len(means) > 1 else ends[0]))
     return f"{'; '.join(parts)}."
 

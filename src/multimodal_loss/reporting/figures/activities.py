@@ -4,7 +4,7 @@ taken for, and when, where they follow each other in time (Tables 2 and 3 of the
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,7 +18,7 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from multimodal_loss.reporting.figures.base import INK, MODALITY_COLOURS, Line, Picture, grid, label_all, lines, styled
-from multimodal_loss.reporting.figures.runs import FUSED, reliability_figure
+from multimodal_loss.reporting.figures.runs import FUSED, reliability_alt, reliability_figure
 from multimodal_loss.reporting.layouts.base import Condition, Shown
 from multimodal_loss.results.collect import Run, is_number, read_predictions
 from multimodal_loss.results.metrics import ReliabilityBins, class_f1, confusion_counts, reliability_bins
@@ -48,8 +48,8 @@ CONFUSION_CAPTION = (
     "sums to 100 %."
 )
 RELIABILITY_CAPTION = (
-    "Accuracy against confidence of the fused prediction, 15 bins, all {replicates} pooled. On the diagonal a model is "
-    "as often right as it is sure; below it is over-confident."
+    "Accuracy against confidence of the fused prediction, 15 bins, all {replicates} pooled. Bars are the share "
+    "of samples in each bin. On the diagonal a model is as often right as it is sure; below it is over-confident."
 )
 
 
@@ -121,7 +121,8 @@ def pictures(
     if timeline:
         yield picture("timeline", *_timeline(few))
     bins = {FUSED: {one.line: one.reliability for one in every}}
-    yield picture("reliability", "Reliability", words.said(RELIABILITY_CAPTION), reliability_figure(bins), saved=False)
+    figure, alt = reliability_figure(bins), reliability_alt(bins)
+    yield replace(picture("reliability", "Reliability", words.said(RELIABILITY_CAPTION), figure, saved=False), alt=alt)
 
 
 def recognition(shown: Shown, run: Run) -> Recognition | None:

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import io
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,7 @@ def lines(labels: Sequence[str], runs: Sequence[Run]) -> list[Line]:
     """Runs of the same colour are told apart by their dashes."""
     colours = [method_colour(run) for run in runs]
     styles = [LINE_STYLES[colours[:i].count(colour) % len(LINE_STYLES)] for i, colour in enumerate(colours)]
-    return [Line(*one) for one in zip(labels, colours, styles, strict=True)]
+    return [Line(fitted(label, 44), *one) for label, *one in zip(labels, colours, styles, strict=True)]
 
 
 def method_colour(run: Run) -> str:
@@ -144,11 +145,18 @@ def grid(titles: Iterable[str], columns: int, width: float, height: float) -> tu
     titles = list(titles)
     columns = min(columns, len(titles))
     rows = math.ceil(len(titles) / columns)
+    titles = [fitted(title, round(11 * width)) for title in titles]
+    height += 0.16 * max(title.count("\n") for title in titles)
     figure = Figure(figsize=(max(width * columns, 3.6), height * rows + 0.7), layout="constrained")
     axes = [figure.add_subplot(rows, columns, i + 1) for i in range(len(titles))]
     for ax, title in zip(axes, titles, strict=True):
         ax.set_title(title)
     return figure, axes
+
+
+def fitted(text: str, letters: int) -> str:
+    """In lines of at most so many letters, where it has places to be broken."""
+    return "\n".join(textwrap.wrap(text, letters, break_long_words=False)) or text
 
 
 def label_all(figure: Figure, x: str = "", y: str = "") -> None:

@@ -10,9 +10,11 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from multimodal_loss.reporting.figures.base import (
+    INK,
     MODALITY_COLOURS,
     Line,
     Picture,
+    fitted,
     grid,
     label_all,
     lines,
@@ -30,6 +32,7 @@ Arrays = Mapping[str, NDArray[Any]]  # by the keys of predictions.npz
 FUSED = "fused"
 BINS = 10
 POINTS_PER_CURVE = 250
+MOST_ACROSS, MOST_METHODS = 4, 12  # sources and methods that have panels of their own
 SMALLEST_SHARE_OF_BIN = 0.001  # reliability of fewer samples than this is noise
 FIGURE_4_CAPTION = (
     "Share of test samples by the probability that each modality alone gives to their true class; all replicates "
@@ -37,7 +40,8 @@ FIGURE_4_CAPTION = (
 )
 RELIABILITY_CAPTION = (
     "Accuracy against confidence of each modality's own prediction and of the fused one, 15 bins, all replicates "
-    "pooled. On the diagonal a model is as often right as it is sure; below it is over-confident."
+    "pooled; of many methods the fused one alone. Bars are the share of samples in each bin. On the diagonal a model "
+    "is as often right as it is sure; below it is over-confident."
 )
 TRAINING_CAPTION = (
     "Training loss, light lines for single replicates and a strong one for their mean. Methods minimise different "
@@ -75,16 +79,19 @@ def reliability(condition: Condition, found: Sequence[tuple[Shown, Run]]) -> Ite
     if FUSED in sources:  # last, as in the tables
         sources[FUSED] = sources.pop(FUSED)
     if sources:
-        figure = reliability_figure(sources)
-        yield Picture(f"reliability_{condition.key}", "Reliability", RELIABILITY_CAPTION, figure)
+        figure, alt = reliability_figure(sources), reliability_alt(sources)
+        yield Picture(f"reliability_{condition.key}", "Reliability", RELIABILITY_CAPTION, figure, alt=alt)
 
 
 def training_curves(condition: Condition, found: Sequence[tuple[Shown, Run]]) -> Iterator[Picture]:
     curves = {line: read_history(run) for line, (_, run) in zip(_lines(found), found, strict=True)}
     drawn = {line: replicates for line, replicates in curves.items() if replicates}
     if drawn:
+        means = {line.label: _mean_curve(list(replicates.values())) for line, replicates in drawn.items()}
+        ends = [f"{label} {losses[-1]:.3g} after {epochs[-1]:,.0f} epochs" for label, (epochs, losses) in means.items()]
+        alt = f"Mean training loss at the end: {'; '.join(ends)}."
         figure = training_figure(drawn)
-        yield Picture(f"training_{condition.key}", "Training curves", TRAINING_CAPTION, figure)
+        yield Picture(f"training_{condition.key}", "Training curves", TRAINING_CAPTION, figure, alt=alt)
 
 
 RUN_PICTURES: tuple[Callable[..., Iterator[Picture]], ...] = (figure_4, reliability, training_curves)
@@ -152,24 +159,56 @@ def training_figure(curves: Mapping[Line, Mapping[int, Curve]]) -> Figure:
 
 @styled
 def reliability_figure(sources: Mapping[str, Mapping[Line, ReliabilityBins]]) -> Figure:
-    """Accuracy against confidence, a panel per modality and one for the fused prediction, a line per method.
+    """Accuracy against confidence, a panel for each method and source: the sources across where these are few, else
+    each method's last source alone, which is its fused prediction.
 
-    Below the diagonal a model is over-confident. Bins with fewer than one in a thousand of the samples are left out.
+    Bars are the shares of samples in each bin; accuracy is left out where fewer than one in a thousand are.
     """
-    single = len(sources) == 1  # the legend stands beside it, as above it there is not enough room
-    figure, axes = grid(sources, columns=4, width=4.8 if single else 2.6, height=2.5)
-    for ax, of_source in zip(axes, sources.values(), strict=True):
-        ax.plot([0, 1], [0, 1], color="#b5b5b5", lw=1, ls=(0, (4, 3)))
-        for line, bins in of_source.items():
-            enough = bins.samples >= max(1, SMALLEST_SHARE_OF_BIN * bins.samples.sum())
-            (drawn,) = ax.plot(bins.confidence[enough], bins.accuracy[enough], color=line.colour, ls=line.style)
-            drawn.set(label=line.label, marker="o", markersize=2.8, linewidth=1.2)
-        ax.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_ticks([0, 0.5, 1], ["0", "0.5", "1"])
-    shared_legend(figure, axes, 1 if single else 5, loc=f"outside {'right upper' if single else 'upper left'}")
-    label_all(figure, x="confidence (probability of the predicted class)", y="accuracy")
+    methods = list(dict.fromkeys(line for of_source in sources.values() for line in of_source))
+    if few := len(sources) <= MOST_ACROSS and len(methods) <= MOST_METHODS:
+        panels = [(line, source) for line in methods for source in sources]
+    else:
+        panels = [(line, [one for one in sources if line in sources[one]][-1]) for line in methods]
+    across = len(sources) if few and len(sources) > 1 else 0
+    titles = [(source if i < across else "") if across else line.label for i, (line, source) in enumerate(panels)]
+    figure, axes = grid(titles, columns=across or 5, width=1.85, height=1.75)
+    for i, (ax, (line, source)) in enumerate(zip(axes, panels, strict=True)):
+        if across and i % across == 0:
+            ax.set_ylabel(fitted(line.label, 26), fontsize=7, color=INK)
+        if line in sources[source]:
+            _reliability_panel(ax, sources[source][line], line.colour)
+        else:
+            ax.set(xticks=[], yticks=[], frame_on=False)
+    label_all(figure, x="confidence (probability of the predicted class)", y="accuracy, share of samples")
     return figure
+
+
+def _reliability_panel(ax: Axes, bins: ReliabilityBins, colour: str) -> None:
+    count = len(bins.samples)
+    total = max(1, int(bins.samples.sum()))
+    ax.bar((np.arange(count) + 0.5) / count, bins.samples / total, 0.9 / count, color="#d4d4d4")
+    ax.plot([0, 1], [0, 1], color="#9a9a9a", lw=0.8, ls=(0, (4, 3)))
+    enough = bins.samples >= max(1, SMALLEST_SHARE_OF_BIN * total)
+    ax.plot(bins.confidence[enough], bins.accuracy[enough], color=colour, marker="o", markersize=2.8, linewidth=1.2)
+    ax.text(0.03, 0.9, f"ECE {100 * _calibration_error(bins):.1f} %\n{total:,} samples", fontsize=6.5, va="top")
+    ax.set(xlim=(0, 1.02), ylim=(0, 1.02))
+    ax.grid(visible=False)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_ticks([0, 0.5, 1], ["0", "0.5", "1"])
+
+
+def _calibration_error(bins: ReliabilityBins) -> float:
+    gaps = np.abs(bins.accuracy - bins.confidence)
+    return float(np.nansum(np.where(bins.samples > 0, gaps, 0) * bins.samples) / max(1, bins.samples.sum()))
+
+
+def reliability_alt(sources: Mapping[str, Mapping[Line, ReliabilityBins]]) -> str:
+    said = [
+        f"{line.label}, {source} {100 * _calibration_error(bins):.1f} %"
+        for source, of_source in sources.items()
+        for line, bins in of_source.items()
+    ]
+    return f"Expected calibration error of each: {'; '.join(said)}."
 
 
 def _bars(ax: Axes, shares: Mapping[str, Floats], modalities: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,8 +11,10 @@ from matplotlib.figure import Figure
 from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable
 from multimodal_loss.reporting.analysis.verdict import alt_of_table
 from multimodal_loss.reporting.figures.base import BLUE, INK, SKY, Picture, grid, label_all, shared_legend, styled
+from multimodal_loss.reporting.layouts.base import Column
 
 PAPER_GREY = "#8a8a8a"
+SERIES_CAPTION = "Mean over replicates, the sample standard deviation shaded, every replicate a light dot."
 
 
 def overview(table: FilledTable) -> Iterator[Picture]:
@@ -37,6 +40,45 @@ def against_rows(table: FilledTable, title: str, caption: str, png: str) -> Iter
         yield Picture(
             table.layout.name, title, caption, series_figure(table), png=png, dpi=120, alt=alt_of_table(table)
         )
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Rows of a table that differ in one number alone: its name, what they share, and each value with the row's key."""
+
+    number: str
+    label: str
+    rows: tuple[tuple[float, str], ...]
+
+
+def swept_numbers(table: FilledTable, sweeps: Sequence[Sweep]) -> Iterator[Picture]:
+    """The first column against each swept number."""
+    column = table.layout.columns[0]
+    found = [(sweep, [(value, table.cells.get((row, column.key))) for value, row in sweep.rows]) for sweep in sweeps]
+    if found:
+        figure = sweep_figure(found, column)
+        said = [
+            f"{sweep.label}, {sweep.number}: "
+            + ", ".join(
+                f"{value:g} {cell.mean:.{column.decimals}f}" for value, cell in cells if cell and cell.mean is not None
+            )
+            for sweep, cells in found
+        ]
+        caption = f"Runs that differ in one number alone: {column.title} against it. {SERIES_CAPTION}"
+        alt = f"{column.title}. {'; '.join(said)}."
+        yield Picture(f"{table.layout.name}_sweeps", "Sweeps", caption, figure, alt=alt)
+
+
+@styled
+def sweep_figure(sweeps: Sequence[tuple[Sweep, Sequence[tuple[float, FilledCell | None]]]], column: Column) -> Figure:
+    """A panel for each sweep."""
+    figure, axes = grid([sweep.label for sweep, _ in sweeps], columns=2, width=3.9, height=2.6)
+    for ax, (sweep, cells) in zip(axes, sweeps, strict=True):
+        ax.title.set_fontsize(7)
+        ax.set(xlabel=sweep.number, ylabel=f"{column.title}, {column.unit}")
+        _series(ax, cells)
+    shared_legend(figure, axes, columns=3)
+    return figure
 
 
 @styled
@@ -90,21 +132,24 @@ def series_figure(table: FilledTable) -> Figure:
     return figure
 
 
-def _series(ax: Axes, cells: Sequence[tuple[int, FilledCell | None]]) -> None:
+def _series(ax: Axes, cells: Sequence[tuple[float, FilledCell | None]]) -> None:
+    """On a logarithmic axis where the numbers are a power of ten apart, or more."""
     found = [(k, cell, cell.mean) for k, cell in cells if cell and cell.mean is not None]
     if found:
-        numbers, means = np.array([k for k, *_ in found]), np.array([mean for *_, mean in found])
+        places, means = np.array([k for k, *_ in found]), np.array([mean for *_, mean in found])
         spread = np.array([cell.sd or 0.0 for _, cell, _ in found])
-        ax.fill_between(numbers, means - spread, means + spread, color=BLUE, alpha=0.18, lw=0)
-        ax.plot(numbers, means, "o-", color=BLUE, markersize=4, label="ours, mean \N{PLUS-MINUS SIGN} sd")
+        ax.fill_between(places, means - spread, means + spread, color=BLUE, alpha=0.18, lw=0)
+        ax.plot(places, means, "o-", color=BLUE, markersize=4, label="ours, mean \N{PLUS-MINUS SIGN} sd")
     for k, filled, _ in found:
         values = list(filled.values.values())
         ax.plot([k] * len(values), values, "o", color=SKY, alpha=0.7, markersize=2.5, mew=0, label="each replicate")
     for k, cell in cells:
         if cell and cell.paper and cell.target is not None:
             ax.errorbar(k, cell.target, cell.paper.sd, fmt="s", color=PAPER_GREY, markersize=4, label="paper")
-    ax.set_xscale("log")
-    ax.set_xticks([k for k, _ in cells], [str(k) for k, _ in cells])
+    numbers = [k for k, _ in cells]
+    if min(numbers) > 0 and max(numbers) >= 10 * min(numbers):
+        ax.set_xscale("log")
+    ax.set_xticks(numbers, [f"{k:g}" for k in numbers])
     ax.minorticks_off()
 
 

@@ -25,7 +25,7 @@ def print_table(console: Console, table: FilledTable, verdict: str) -> None:
     texts = [[*map(_cell, places), *[Text(rank)] * bool(found.ranked)] for _, places, rank in found.lines]
     if sideways:
         rows, columns, texts = columns, rows, [list(line) for line in zip(*texts, strict=True)]
-    screen.add_column(Text("" if sideways else found.corner))
+    screen.add_column(Text("" if sideways else found.corner), overflow="fold", min_width=18)
     for heading in columns:
         screen.add_column(Text(heading), justify="right")
     for heading, line in zip(rows, texts, strict=True):

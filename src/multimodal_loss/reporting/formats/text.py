@@ -4,7 +4,7 @@ Conventions, printed under every table: +- is the sample standard deviation (ddo
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from multimodal_loss.reporting.analysis.best import marks, rule
 from multimodal_loss.reporting.analysis.fill import DISTANCE_CLASSES, FilledCell, FilledTable, as_read
@@ -147,14 +147,15 @@ def grid(table: FilledTable, short: bool = False) -> Grid:
     rows, absent = list(layout.rows), list[str]()
     if table.has_values:  # otherwise all of it is what is to come
         begun = {place for place, cell in table.cells.items() if cell.state != "missing" or cell.note or cell.paper}
-        absent = [row.full_title for row in rows if row.key not in {place[0] for place in begun}]
-        absent += [column.full_title for column in columns if column.key not in {place[1] for place in begun}]
-        rows = [row for row in rows if row.full_title not in absent]
-        columns = [column for column in columns if column.full_title not in absent]
+        places = {place[0] for place in begun}, {place[1] for place in begun}
+        absent = [row.heading for row in rows if row.key not in places[0]]
+        absent += [column.full_title for column in columns if column.key not in places[1]]
+        rows = [row for row in rows if row.key in places[0]]
+        columns = [column for column in columns if column.key in places[1]]
     ranks = rank_alike(table)
     average = {row.key: f"{rank:.1f}" for row, rank in zip(ranks.rows, ranks.average, strict=True)} if ranks else {}
 
-    def place(row: Row, column: Column) -> Place:
+    def place(row: Row, column: Column, said_once: str) -> Place:
         cell = table[row, column]
         if cell is None:
             return Place({})
@@ -164,11 +165,16 @@ def grid(table: FilledTable, short: bool = False) -> Grid:
             "ours": ours_text(cell, column, mark),
             table.paper_label: joined(paper, footnotes.mark(cell.paper.note)) if cell.paper and paper else "",
             "difference": difference_text(cell, column),
-            "state": joined(replicates_text(cell, usual), footnotes.mark(cell.note)),
+            "state": joined(replicates_text(cell, usual), footnotes.mark(cell.note if cell.note != said_once else "")),
         }
         return Place({label: text for label, text in said.items() if text}, mark, cell)
 
-    lines = [(row, [place(row, column) for column in columns], average.get(row.key, "")) for row in rows]
+    lines = []
+    for row in rows:
+        notes = [cell.note for column in columns if (cell := table[row, column])]
+        once = notes[0] if len(notes) > 1 and len(set(notes)) == 1 else ""  # of all cells: a mark beside the title
+        titled = replace(row, title=joined(row.title, footnotes.mark(once)))
+        lines.append((titled, [place(row, column, once) for column in columns], average.get(row.key, "")))
     over = f"Mean rank: 1 is best, over {len(ranks.columns)} columns and {len(ranks.rows)} rows." if ranks else ""
     return Grid(table, columns, lines, footnotes, rule(found, table), absent, over)
 

@@ -5,11 +5,14 @@ Runs on inner folds have a table of their own, since what they call their test p
 """
 
 import hashlib
+import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from multimodal_loss.reporting.figures.runs import RUN_PICTURES
+from multimodal_loss.reporting.figures.tables import Sweep, swept_numbers
 from multimodal_loss.reporting.layouts.base import Cell, Column, Condition, Layout, Row, Shown
 from multimodal_loss.results.collect import Run
 
@@ -20,6 +23,7 @@ SPLIT_SETTINGS = ("path", "folds", "groups", "split_seed")
 SETTINGS = ["dataset", "backbone", "fusion", "fusion_input", "optimizer", "scheduler", "trainer", "seeds", "folds"]
 NOT_SETTINGS = re.compile(r"_dir$|\._partial_$|\.generated$")
 MOST_DRAWN = 12  # runs in one picture
+FEWEST_SWEPT = 3  # values that make a sweep
 TEST_DESCRIPTION = "Test scores in percent, a row for every run with the same split of these data."
 INNER_DESCRIPTION = (
     "Scores in percent on held-out inner folds of the training part, a row for every run: for choosing settings, no "
@@ -37,8 +41,12 @@ class Group(NamedTuple):
     split: tuple[str, ...]
 
 
-def own_layouts(runs: Iterable[Run]) -> list[Layout]:
-    """For each dataset title among the runs, a table per split and one of runs on inner folds."""
+def own_layouts(runs: Iterable[Run], used: Container[str] = ()) -> list[Layout]:
+    """For each dataset title among the runs, a table per split and one of runs on inner folds.
+
+    Runs whose names are `used` stand in other tables: here only beside one that does not and is of the same backbone
+    and method, as one value of a sweep may.
+    """
     groups: dict[Group, list[Run]] = {}
     for run in runs:
         options = run.get("config/dataset") if isinstance(run.get("config/dataset"), Mapping) else {}
@@ -48,7 +56,11 @@ def own_layouts(runs: Iterable[Run]) -> list[Layout]:
         group = Group(run.profile, run.is_of_generated_data, data, inner, split)
         groups.setdefault(group, []).append(run)
     layouts = []
-    for group, of_group in sorted(groups.items()):
+    for group, every in sorted(groups.items()):
+        own = {_title(run) for run in every if run.name not in used}
+        of_group = [run for run in every if _title(run) in own]
+        if not of_group:
+            continue
         splits = [other.split for other in groups if other.data == group.data and other.split]
         differing = [setting for setting in group.split if any(setting not in other for other in splits)]
         layouts.append(_layout(group, differing, of_group))
@@ -60,10 +72,14 @@ def _layout(group: Group, differing: Sequence[str], runs: Sequence[Run]) -> Layo
     notices = ["quick profile"] * (group.profile != "full") + ["generated data"] * group.generated
     title = ", ".join([group.data, *differing, *["inner folds"] * group.inner, *notices])
     name = _name(title)
-    rows = [Row(run.name, row) for run, row in zip(runs, _titles(runs), strict=True)]
+    told = _told_apart(runs)
+    runs = sorted(runs, key=lambda run: (_title(run), [(one[0], _sortable(one[1])) for one in told[run.name].items()]))
+    said = {name: ", ".join(f"{key}={value}" for key, value in own.items()) for name, own in told.items()}
+    rows = [Row(run.name, _title(run), note=said[run.name]) for run in runs]
     part = "validation" if group.inner else "test"
     finished = [(run, row) for run, row in zip(runs, rows, strict=True) if run.state == "done"][:MOST_DRAWN]
-    shown = tuple(Shown(row.key, row.title, row.key, row.title) for _, row in finished)
+    labels = [_label(run, told[run.name]) for run, _ in finished]
+    shown = tuple(Shown(row.key, text, row.key, text) for (_, row), text in zip(finished, labels, strict=True))
     replicates = [replicate for run in runs for replicate in run.replicates.values()]
     by_fold = bool(replicates) and all(replicate.get("fold") is not None for replicate in replicates)
     compared = by_fold and not group.inner
@@ -86,6 +102,7 @@ def _layout(group: Group, differing: Sequence[str], runs: Sequence[Run]) -> Layo
         corner="Run",
         compared="ACC" if compared else "",
         notice="; ".join(notices).upper(),
+        pictures=(partial(swept_numbers, sweeps=_sweeps(runs)),),
     )
 
 
@@ -95,20 +112,59 @@ def _name(title: str) -> str:
     return f"own_{plain}" if plain == title else f"own_{plain}_{hashlib.sha256(title.encode()).hexdigest()[:6]}"
 
 
-def _titles(runs: Sequence[Run]) -> list[str]:
-    """Backbone and method, what differs in the data, and, where two runs share all this, the settings that differ."""
-    plain = [_title(run) for run in runs]
-    settings = [dict(_settings({key: run.get(f"config/{key}") for key in SETTINGS})) for run in runs]
-    titles = []
-    for title, own in zip(plain, settings, strict=True):
-        twins = [other for other, its_title in zip(settings, plain, strict=True) if its_title == title]
-        differing = [
-            f"{key}={value}"
-            for key, value in own.items()
-            if any(other.get(key) != value for other in (settings if key.startswith("dataset.") else twins))
-        ]
-        titles.append(", ".join([title, *differing]))
-    return titles
+def _told_apart(runs: Sequence[Run]) -> dict[str, dict[str, str]]:
+    """By run's name what differs in the data and, where runs share backbone and method, the settings that differ."""
+    every = {run.name: _settings_of(run) for run in runs}
+    told = {}
+    for run in runs:
+        twins = [every[other.name] for other in runs if _title(other) == _title(run)]
+        told[run.name] = {
+            key: value
+            for key, value in every[run.name].items()
+            if any(other.get(key) != value for other in (every.values() if key.startswith("dataset.") else twins))
+        }
+    return told
+
+
+def _sweeps(runs: Sequence[Run]) -> list[Sweep]:
+    """Finished runs that differ in one number alone, where it takes three values or more."""
+    found: dict[tuple[str, str, tuple[tuple[str, str], ...]], dict[float, str]] = {}
+    told = _told_apart(runs)
+    for run in runs:
+        settings = _settings_of(run)
+        for key, number in ((key, _number(text)) for key, text in settings.items()):
+            if number is not None and run.state == "done":
+                rest = tuple(one for one in settings.items() if one[0] != key)
+                found.setdefault((key, _title(run), rest), {})[number] = run.name
+    sweeps = []
+    for (key, *_), values in found.items():
+        if len(values) >= FEWEST_SWEPT:
+            common = set.intersection(*(set(told[name].items()) for name in values.values()))
+            label = _label(next(run for run in runs if run.name in values.values()), dict(sorted(common)))
+            sweeps.append(Sweep(key, label, tuple(sorted(values.items()))))
+    return sweeps
+
+
+def _label(run: Run, settings: Mapping[str, str]) -> str:
+    """In pictures, where there is little room: keys by their last part."""
+    return ", ".join([_title(run), *(f"{key.rpartition('.')[2]}={value}" for key, value in settings.items())])
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _sortable(text: str) -> tuple[float, str]:
+    number = _number(text)
+    return (math.inf if number is None else number, text)
+
+
+def _settings_of(run: Run) -> dict[str, str]:
+    return dict(_settings({key: run.get(f"config/{key}") for key in SETTINGS}))
 
 
 def _title(run: Run) -> str:
