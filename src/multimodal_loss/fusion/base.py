@@ -50,9 +50,8 @@ class Fusion(nn.Module):
     Missing modalities: every call takes `mask` (B, M) of type bool, True where a sample has the modality. What is
     masked is never read, so it may be NaN, and gets a gradient of exactly 0. A sample's loss and prediction are those
     of a fusion of its modalities alone, whose parameters are the parts of these that belong to them; each class says
-    what that comes to. A new fusion has masks where its `compute_logits` (and whichever of `compute_loss` and
-    `compute_weights` it overrides) takes a further argument `mask`, of which it is given (B, M), or None where nothing
-    is missing; masked scores are 0 by then.
+    what that comes to. A new fusion has masks where its `compute_logits`, and whatever other method it overrides, takes
+    a further argument `mask`. It is given (B, M), or None where nothing is missing; masked scores are 0 by then.
 
     Data parallel: where processes average their gradients (DistributedDataParallel), those of a loss that is a mean
     over samples are the gradients of one process, if all parts of the batch have the same number of samples that count
@@ -75,14 +74,15 @@ class Fusion(nn.Module):
             range, scores that are not finite, and a sample without any modality.
     """
 
-    # Whether `compute_loss` takes `index`; whether it and its like take `mask` is found by their signatures.
+    # Whether `compute_loss` takes `index`; whether its methods take `mask` is found by their signatures.
     reads_index: ClassVar[bool] = False
     reads_mask: ClassVar[bool] = True
     class_weight: Tensor | None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        methods = (cls.compute_loss, cls.compute_logits, cls.compute_weights)
+        computing = (cls.compute_loss, cls.compute_logits, cls.compute_weights)
+        methods = (*computing, cls.monitored, cls.backward, cls.after_training, cls.diagnostics)
         cls.reads_mask = all("mask" in inspect.signature(method).parameters for method in methods)
 
     def __init__(
@@ -376,8 +376,8 @@ class Fusion(nn.Module):
             return scores, None
         if not self.reads_mask:
             raise ValueError(
-                f"{type(self).__name__} knows no missing modalities: not all of its compute_loss, compute_logits and "
-                "compute_weights take `mask`"
+                f"{type(self).__name__} knows no missing modalities: compute_logits, or another method that it "
+                "overrides, does not take `mask`"
             )
         _check_tensor("mask", mask, f"shape ({scores.shape[0]}, {scores.shape[1]}), True where there is a modality")
         if mask.shape != scores.shape[:2] or mask.dtype != torch.bool:
