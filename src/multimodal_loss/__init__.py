@@ -3,11 +3,12 @@
 import sys
 from typing import TYPE_CHECKING
 
-if any(argument.startswith(f"{__name__}.") for argument in sys.orig_argv):
+if _command := next((argument for argument in sys.orig_argv if argument.startswith(f"{__name__}.")), ""):
     # python -m multimodal_loss.train: Ctrl-C while torch is imported, which takes seconds, is no traceback.
-    from multimodal_loss.command import stop_at_once
+    from multimodal_loss.command import say_begun, stop_at_once
 
     stop_at_once()
+    say_begun(_command)
 
 from multimodal_loss import fusion
 from multimodal_loss.fusion import *  # noqa: F403

@@ -15,6 +15,8 @@ from multimodal_loss.files import WriteError
 # Jobs of a sweep may run in other processes, and on other machines: each writes how it ended to a file of its own whose
 # name begins as this variable says, in the output folder, which they share.
 FAILURES = "MULTIMODAL_LOSS_FAILURES"
+# Which job of a sweep this process is at, in words, and how many jobs the sweep has.
+JOB, JOBS = "MULTIMODAL_LOSS_JOB", "MULTIMODAL_LOSS_JOBS"
 
 
 class Interrupted(BaseException):
@@ -92,6 +94,13 @@ def stop_on_signals() -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+
+
+def say_begun(module: str) -> None:
+    """Something on the screen, where somebody watches, before what takes seconds to import."""
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr is not None and sys.stderr.isatty():
+            print(f"{module}: loading ...", file=sys.stderr, flush=True)
 
 
 def stop_at_once() -> None:

@@ -8,6 +8,7 @@ training failed; 2: a value or a file that the user can mend; 128 + n: stopped b
 """
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
@@ -20,6 +21,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -28,6 +30,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from multimodal_loss.command import (
     FAILURES,
+    JOB,
+    JOBS,
     Interrupted,
     asked_to_stop,
     complain,
@@ -56,7 +60,8 @@ def _train() -> int:
     _here = True
     sys.argv = [argument for argument in sys.argv if argument not in DEFAULT_CHOICES]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come out here, where they become one line
-    os.environ.pop(FAILURES, None)
+    for name in (FAILURES, JOB, JOBS):
+        os.environ.pop(name, None)
     try:
         _hydra_main()
     except (HydraException, OmegaConfBaseException) as error:
@@ -148,6 +153,10 @@ def _is_search() -> bool:
 
 def _job(config: DictConfig) -> tuple[int, str, float | None]:
     """Train one config: the exit code, the run's directory or else what went wrong, and its score."""
+    settings = HydraConfig.get()
+    if settings.mode == RunMode.MULTIRUN:
+        total = os.environ.get(JOBS, "")
+        os.environ[JOB] = f"job {settings.job.num + 1}" + f" of {total}" * bool(total)
     try:
         directory = run(config)
         print(directory.path, flush=True)
@@ -164,6 +173,7 @@ class CollectFailures(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         self._begin(config)
+        os.environ[JOBS] = str(_number_of_jobs(config) or "")
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """What a search has found, in one line."""
@@ -180,6 +190,18 @@ class CollectFailures(Callback):
         with contextlib.suppress(OSError):  # the run says what is wrong with its folder
             folder.mkdir(parents=True, exist_ok=True)
             _found(config).unlink(missing_ok=True)
+
+
+def _number_of_jobs(config: DictConfig) -> int:
+    """How many jobs a sweep has; 0 where that cannot be told beforehand."""
+    sweeper = config.hydra.sweeper
+    if "n_trials" in sweeper:
+        return int(sweeper.n_trials)
+    given = list(config.hydra.overrides.task)
+    keys = {override.partition("=")[0] for override in given}
+    stated = [f"{key}={value}" for key, value in (sweeper.params or {}).items() if key not in keys]
+    found = OverridesParser.create().parse_overrides([*stated, *given])
+    return math.prod(len(list(one.sweep_string_iterator())) for one in found if one.is_sweep_override())
 
 
 def _found(config: DictConfig) -> Path:

@@ -102,7 +102,8 @@ def _train(
         tracker = make_tracker(settings.values, [planned.replicate_id for planned in plan], directory.path)
         predictions: dict[int, Any] = {}
         state = resume(directory)
-        with Progress(settings.name, enabled=settings.progress) as progress:
+        most = settings.trainer.max_epochs
+        with Progress(settings.name, settings.progress, len(plan), most) as progress:
 
             def train_one(
                 of_trial: RunConfig, inner: Dataset, planned: Planned, scratch: RunDirectory
@@ -121,6 +122,7 @@ def _train(
                     result["backbone"] = described(group[0].backbone, settings.name)
                 if len(group) == 1 and tuned is None:
                     _take_over(settings, group[0], source, directory, state)
+                progress.begin(len(result["replicates"]), len(group))
                 had_ended = all(replicate.replicate_id in state.stopped for replicate in group)
                 state = _fit(settings, group, recipe, directory, device, [progress, tracker], state)
                 # The evaluation may be killed, too. What a checkpoint says of a later group is never written over.
