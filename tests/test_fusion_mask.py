@@ -352,10 +352,23 @@ def test_wrong_masks_raise_one_line(mask: Any, error: type[Exception], message: 
         assert "\n" not in str(raised.value)
 
 
-def test_an_ignored_sample_may_have_no_modality() -> None:
-    fusion, target = build("MultiModalLoss", {}, 3), torch.tensor([0, -100])
-    scores, mask = torch.rand(2, 3, 3).double(), torch.tensor([[True, False, True], [False] * 3])
-    assert torch.equal(fusion(scores, target, mask=mask), fusion(scores[:1], target[:1], mask=mask[:1]))
+@pytest.mark.parametrize("look", [True, False])
+@of_every_fusion
+def test_an_ignored_sample_may_have_no_modality(
+    kind: str, options: dict[str, Any], modalities: int, look: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fusion = build(kind, options, modalities)
+    (scores, target), mask = draw(fusion), mixed(modalities)
+    target[2], mask[2], kept = -100, False, torch.arange(BATCH) != 2
+    x, y = with_nan(scores, mask), with_nan(scores[kept], mask[kept])
+    expected = gradients(fusion(y, target[kept], mask=mask[kept]), y, fusion)
+    if not look:
+        monkeypatch.setattr(base, "_can_look", lambda values: False)
+    found = gradients(fusion(x, target, mask=mask), x, fusion)
+    assert not found["scores"][2].any()
+    found["scores"] = found["scores"][kept]
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], **EXACT)
 
 
 def test_a_fusion_that_knows_no_masks_says_so() -> None:

@@ -454,9 +454,8 @@ def share_of_kept(losses: Tensor, kept: Tensor | None) -> Tensor:
 def patterns(mask: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Which samples of a mask (B, M) have the same modalities: for each kind their positions, and the modalities'."""
     if mask.shape[1] < 63:  # as binary numbers they are sorted 15 times as fast
-        codes, kind_of = (
-            (mask * 2 ** torch.arange(mask.shape[1], device=mask.device)).sum(dim=1).unique(return_inverse=True)
-        )
+        places = torch.arange(mask.shape[1], device=mask.device)
+        codes, kind_of = (mask * 2**places).sum(dim=1).unique(return_inverse=True)
     else:
         codes, kind_of = mask.unique(dim=0, return_inverse=True)
     samples = [(kind_of == kind).nonzero()[:, 0] for kind in range(len(codes))]

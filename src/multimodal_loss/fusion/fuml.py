@@ -90,7 +90,8 @@ class FUML(Fusion):
             return ((1 - uncertainty) * (1 - conflict)).softmax(dim=1)
         modalities = mask.sum(dim=1, keepdim=True)  # what is missing has no direction, so that it adds to no cosine
         conflict = (modalities - cosines) / (modalities - 1).clamp(min=1)
-        return ((1 - uncertainty) * (1 - conflict)).masked_fill(~mask, -torch.inf).softmax(dim=1)
+        lowest = torch.finfo(memberships.dtype).min  # finite: also where an ignored sample has none at all
+        return ((1 - uncertainty) * (1 - conflict)).masked_fill(~mask, lowest).softmax(dim=1)
 
 
 def _credibility(memberships: Tensor) -> Tensor:

@@ -67,6 +67,9 @@ class MultiModalLoss(ProxyFusion):
         torch.Size([3, 20, 2, 3])
         >>> loss_function.probabilities(scores).argmax(dim=-1).shape
         torch.Size([8])
+        >>> mask = torch.tensor([[True, False]] + 7 * [[True, True]])  # the first sample lacks the second modality
+        >>> loss_function.modality_weights(scores, mask)[0]
+        tensor([1., 0.], grad_fn=<SelectBackward0>)
 
     Raises:
         ValueError: a value that an option does not know, gamma or proxy_lr_multiplier not above 0, or sizes that
