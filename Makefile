@@ -5,6 +5,7 @@
 #              small download, by make data-tcga-subtypes: tcga_subtypes, tcga_brca, tcga_kipan
 #   RATES=...  the learning rates of Appendix B and of the fair comparison: RATES="5e-3 5e-4 5e-5" leaves the slowest out
 #   RAVDESS_CLASSES=C, PRETRAINED=F  for Table 2: merge (7 classes) or eight; EfficientFace's weights, under their published name
+#   TORCH=cpu  when .venv is made: torch without CUDA, 1.8 GB instead of 6.4, from PyTorch's own index (Linux; elsewhere it is so anyway)
 #   ARGS=...   further Hydra overrides for the training commands, such as ARGS="device=cpu tracker=wandb"
 
 PYTHON ?= $(shell command -v python3.11 >/dev/null 2>&1 && python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
@@ -35,7 +36,7 @@ TUNE_GRID = 'folds=$(subst $(SPACE),$(COMMA),$(foreach f,$(TUNE_FOLDS),[$(f)]))'
 RATE_GRID = $(if $(RATES),optimizer.lr=$(subst $(SPACE),$(COMMA),$(strip $(RATES))))
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint quick reproduce-table-1 reproduce-table-1-fair reproduce-appendix-b extra-data-seeds extra-readings \
+.PHONY: help install lock test lint quick reproduce-table-1 reproduce-table-1-fair reproduce-appendix-b extra-data-seeds extra-readings \
 	report page check-page save-results \
 	data-tcga-subtypes data-benchmark data-tcga data-opportunity data-epic data-ravdess \
 	data-ravdess-audio require-dataset tune-table-5 reproduce-table-5 reproduce-table-6 \
@@ -46,12 +47,33 @@ RATE_GRID = $(if $(RATES),optimizer.lr=$(subst $(SPACE),$(COMMA),$(strip $(RATES
 help: ## List every target
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(INSTALLED): pyproject.toml
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCKED := $(PIP) --no-deps --require-hashes --requirement
+PYTORCH_INDEX := https://download.pytorch.org/whl/cpu
+# What CUDA's torch brings; each entry of the lock file begins in the first column.
+CUDA := ^(torch|torchvision|torchaudio|triton|nvidia-[a-z0-9-]+|cuda-[a-z]+)==
+
+$(INSTALLED): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than Python 3.11; give another: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+ifeq ($(TORCH),cpu)
+	@echo "installing into .venv: about COST_CPU"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[experiments,viz,media,dev]'
+	$(PIP) --no-deps --index-url $(PYTORCH_INDEX) $$(grep -oE '^torch(vision|audio)?==[0-9.]+' requirements.lock)
+	awk '/^[^ ]/ {keep = !/$(CUDA)/} keep' requirements.lock > .venv/requirements.lock
+	$(LOCKED) .venv/requirements.lock
+else
+	@echo "installing into .venv: about COST_CUDA"
+	$(PYTHON) -m venv .venv
+	$(LOCKED) requirements.lock
+endif
+	$(PIP) --no-deps --editable .
 	@touch $@
+
+lock: $(INSTALLED) ## Write requirements.lock anew: the pins of pyproject.toml, what they bring, and hashes, for Python 3.11 to 3.13
+	$(PIP) uv==0.13.9
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command "make lock" --quiet --output-file requirements.lock
 
 install: $(INSTALLED) ## Make the virtual environment (every other target does it too)
 

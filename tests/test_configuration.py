@@ -1,5 +1,6 @@
 """The config: every file composes, what is unknown is named, and a run's hash holds what it should."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -135,12 +136,25 @@ def test_environment_yml_and_pyproject_list_the_same_pins() -> None:
     assert len(pins(every)) == len(every), "every extra is pinned exactly"
 
 
+def test_the_lock_file_holds_the_pins_and_hashes_of_all_and_names_no_index() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "://" not in lock and "index" not in lock
+    entries = [entry.split(" \\\n") for entry in re.split(r"\n(?=\S)", lock.strip()) if not entry.startswith("#")]
+    for pin, *hashes in entries:
+        assert re.fullmatch(r"[a-z0-9.-]+==[^ ]+( ; .+)?", pin), pin
+        assert hashes and all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}", one) for one in hashes), pin
+    locked = {pin.split(" ;")[0] for pin, *_ in entries}
+    assert {requirement.lower() for extra in extras.values() for requirement in extra} <= locked, "run make lock"
+
+
 def test_the_top_level_is_as_designed() -> None:
-    hidden = {".git", ".ci", ".gitignore", ".venv"}
+    hidden = {".git", ".ci", ".github", ".gitignore", ".pre-commit-config.yaml", ".venv"}
     caches = {".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"}
     folders = {"conf", "src", "scripts", "data", "outputs", "tests"}
     files = {
         "environment.yml",
+        "requirements.lock",
         "Makefile",
         "README.md",
         "CHANGELOG.md",

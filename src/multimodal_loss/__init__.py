@@ -16,14 +16,22 @@ from multimodal_loss.fusion import *  # noqa: F403
 if TYPE_CHECKING:
     from multimodal_loss.prediction import load_run as load_run
 
+    __version__: str
+
 __all__ = fusion.__all__  # not load_run: `import *` takes torch alone
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    """`load_run`, when it is asked for: the losses need torch alone, a trained run all that experiments need."""
-    if name != "load_run":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from multimodal_loss.prediction import load_run
+    """What takes time, or more than torch, when it is asked for: the version, and `load_run`."""
+    if name == "__version__":
+        from importlib import metadata
 
-    return load_run
+        try:
+            return metadata.version("multimodal-loss")
+        except metadata.PackageNotFoundError:  # run from a checkout that was not installed
+            return "0+unknown"
+    if name == "load_run":
+        from multimodal_loss.prediction import load_run
+
+        return load_run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
