@@ -51,7 +51,7 @@ BELOW = {
     "results": {"errors", "files"},
     "trackers": {"errors", "results"},
     "training": {"command", "errors", "files", "fusion", "datasets", "configuration", "results", "trackers"},
-    "prediction": {"errors", "files", "fusion", "datasets", "configuration", "results", "training"},
+    "prediction": {"errors", "files", "options", "fusion", "datasets", "configuration", "results", "training"},
     "predict": {"command", "errors", "options", "prediction"},
     "train": {"command", "errors", "files", "configuration", "training"},
     "reporting": {"errors", "files", "results"},

@@ -24,6 +24,7 @@ from multimodal_loss.prediction import Predictions
 from multimodal_loss.results.metrics import tempered
 from multimodal_loss.training import run as run_module
 from multimodal_loss.training.run import run
+from test_hostile_runs import HOSTILE, changed, places
 
 FAST = ("trainer.max_epochs=6", "threads=1", "device=cpu", "progress=false")
 WIDTHS = {"genes": 6, "images": 4}
@@ -130,17 +131,14 @@ def test_a_new_process_predicts_the_same_from_files_with_columns_and_rows_in_ano
     made = rows(tables(), kept["ids"])
     made = {"genes": made["genes"].iloc[:, ::-1], "images": made["images"].iloc[::-1, [2, 0, 3, 1]]}
     folder = write(tmp_path / "new", made, labelled=False)
-    for name in ("out.csv", "out.parquet"):
-        words = [f"run={trained}", f"data={folder}", f"output={tmp_path / name}", "replicate=1", "device=cpu"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "multimodal_loss.predict", *words]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120)
-        assert done.returncode == 0 and done.stdout == f"{tmp_path / name}\n", done.stderr
-        read = (
-            pd.read_csv(tmp_path / name, dtype=dict.fromkeys(columns(), np.float32))
-            if name.endswith("csv")
-            else (pd.read_parquet(tmp_path / name))
-        )
+    words = [f"run={trained}", f"data={folder}", "replicate=1", "device=cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "multimodal_loss.predict", *words, "output=out.parquet"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0 and done.stdout == "out.parquet\n", done.stderr
+    assert main([*words, f"output={tmp_path / 'out.csv'}"]) == 0
+    as_csv = pd.read_csv(tmp_path / "out.csv", dtype=dict.fromkeys(columns(), np.float32))
+    for read in (pd.read_parquet(tmp_path / "out.parquet"), as_csv):
         assert list(read.columns) == ["id", "predicted", *columns()]
         assert read["id"].tolist() == kept["ids"].tolist()
         for position, label in enumerate(CLASSES):
@@ -468,23 +466,31 @@ def test_nothing_that_a_run_directory_names_is_executed(
     assert not (tmp_path / "ran").exists()
 
 
-def test_results_of_other_content_are_one_line(trained: Path, tmp_path: Path) -> None:
+def test_results_of_other_content_are_one_line_or_predict(trained: Path, tmp_path: Path) -> None:
     path = tmp_path / "run"
     shutil.copytree(trained, path)
     good = json.loads((path / "result.json").read_text())
-    changes: list[Callable[[dict[str, Any]], object]] = [
-        lambda r: r["config"].pop("backbone"),
-        lambda r: r["config"]["trainer"].update(later=1),
-        lambda r: r["config"]["backbone"].update(later=1),
-        lambda r: r["config"]["fusion"].update(later=1),
-        lambda r: r["dataset"].pop("classes"),
+    left_out = {"metrics", "trials", "versions", "facts", "files", "hardware"}
+    every = [place for place in places(good) if not left_out & set(place)]
+    later = [("config", "trainer", "later"), ("config", "backbone", "later"), ("config", "fusion", "later")]
+    wrong = 0
+    for number, place in enumerate([*every, *later]):
+        changed_result = changed(good, place, HOSTILE[number % len(HOSTILE)])
+        (path / "result.json").write_text(json.dumps(changed_result))
+        try:
+            assert len(load_run(path, device="cpu").predict(tables()).ids) == 60
+        except UserError as error:
+            wrong += 1
+            assert "\n" not in str(error)
+    assert wrong > 40
+    for change in (
         lambda r: r["dataset"]["classes"].append("d"),
         lambda r: r["dataset"]["inputs"].append("d"),
         lambda r: r["replicates"][0]["tuning"].update(chosen={"backbone.hidden": [11]}),
         lambda r: r["replicates"][0].update(replicate_id=9),
+        lambda r: r["config"].update(fusion_input="scores"),
         lambda r: r.update(hash="0123456789"),
-    ]
-    for change in changes:
+    ):
         result = json.loads(json.dumps(good))
         change(result)
         (path / "result.json").write_text(json.dumps(result))

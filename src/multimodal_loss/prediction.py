@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -24,11 +24,12 @@ from hydra.utils import get_object
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from multimodal_loss.configuration import TrainerConfig, of_replicate
+from multimodal_loss.configuration import FusionInput, TrainerConfig, of_replicate
 from multimodal_loss.datasets import Dataset, MultimodalData, NewSamples, Preparation, Split
-from multimodal_loss.errors import UserError, one_line, shown
+from multimodal_loss.errors import UserError, one_line, require_choice, shown
 from multimodal_loss.files import write_atomically
 from multimodal_loss.fusion import Fusion, ReadOut
+from multimodal_loss.options import check_options
 from multimodal_loss.results.collect import lookup, read_run
 from multimodal_loss.results.metrics import tempered
 from multimodal_loss.results.run_directory import RunDirectory
@@ -246,14 +247,18 @@ def load_run(path: str | Path, device: str = "auto") -> TrainedRun:
         config, told = result["config"], result["dataset"]
         modalities, classes = tuple(map(str, told["inputs"])), tuple(map(str, told["classes"]))
         dataset = _class_of(config["dataset"], "dataset", Dataset)
+        check_options("trainer.", config["trainer"], TrainerConfig)
+        require_choice("fusion_input", config["fusion_input"], get_args(FusionInput))
         trainer = TrainerConfig(**config["trainer"])
         recipe = Recipe(torch.optim.SGD, trainer, config["fusion_input"])  # nothing is trained
-        replicates = {}
+        replicates: dict[int, Trained] = {}
         for one in result["replicates"]:
             number = one["replicate_id"]
             if "shapes" not in weights.get(number, {}):
                 raise UserError(f"run={path}: made before runs kept all that predicting takes; {AGAIN}")
             replicates[number] = _trained(one, config, weights[number], modalities, classes, dataset, chosen)
+    if not replicates:
+        raise UserError(f"run={path}: has no replicates")
     reads = any(one.preparation is not None for one in replicates.values())
     options = {key: value for key, value in config["dataset"].items() if not key.startswith("_")}
     return TrainedRun(
