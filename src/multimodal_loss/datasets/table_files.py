@@ -67,7 +67,8 @@ def modality_files(folder: Path, labelled: bool = True) -> dict[str, Path]:
         raise MissingData(f"{folder}: no {LABELS} (columns id and label, optionally fold, split and group)")
     if len(files) < 1 + labelled:
         found = f"only one modality, {next(iter(files.values())).name}" if files else "no modality"
-        raise MissingData(f"{folder}: {found}; give two or more, each as <modality>.csv or <modality>.parquet")
+        wanted = "two or more, each" if labelled else "each"
+        raise MissingData(f"{folder}: {found}; give {wanted} as <modality>.csv or <modality>.parquet")
     if unread:
         warn(f"{folder}: {counted(unread, 'file')} not read: a modality is a .csv or .parquet file")
     return dict(sorted(files.items()))
