@@ -50,6 +50,7 @@ help: ## List every target
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP) --no-deps --require-hashes --requirement
 PYTORCH_INDEX := https://download.pytorch.org/whl/cpu
+EXTRAS := experiments viz media dev
 # What CUDA's torch brings; each entry of the lock file begins in the first column.
 CUDA := ^(torch|torchvision|torchaudio|triton|nvidia-[a-z0-9-]+|cuda-[a-z]+)==
 
@@ -72,7 +73,7 @@ endif
 
 lock: $(INSTALLED) ## Write requirements.lock anew: the pins of pyproject.toml, what they bring, and hashes, for Python 3.11 to 3.13
 	$(PIP) uv==0.13.9
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-annotate \
+	$(BIN)/uv pip compile pyproject.toml $(EXTRAS:%=--extra %) --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock
 
 install: $(INSTALLED) ## Make the virtual environment (every other target does it too)
