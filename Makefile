@@ -5,7 +5,7 @@
 #              small download, by make data-tcga-subtypes: tcga_subtypes, tcga_brca, tcga_kipan
 #   RATES=...  the learning rates of Appendix B and of the fair comparison: RATES="5e-3 5e-4 5e-5" leaves the slowest out
 #   RAVDESS_CLASSES=C, PRETRAINED=F  for Table 2: merge (7 classes) or eight; EfficientFace's weights, under their published name
-#   TORCH=cpu  when .venv is made: torch without CUDA, 1.8 GB instead of 6.4, from PyTorch's own index (Linux; elsewhere it is so anyway)
+#   TORCH=cpu  when .venv is made: torch without CUDA, 2 GB instead of 6.6, from PyTorch's own index (Linux; elsewhere it is so anyway)
 #   ARGS=...   further Hydra overrides for the training commands, such as ARGS="device=cpu tracker=wandb"
 
 PYTHON ?= $(shell command -v python3.11 >/dev/null 2>&1 && python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
@@ -58,13 +58,13 @@ $(INSTALLED): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than Python 3.11; give another: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 ifeq ($(TORCH),cpu)
-	@echo "installing into .venv: about COST_CPU"
+	@echo "installing into .venv, without CUDA: 2 GB on disk, a minute or two and the download"
 	$(PYTHON) -m venv .venv
 	$(PIP) --no-deps --index-url $(PYTORCH_INDEX) $$(grep -oE '^torch(vision|audio)?==[0-9.]+' requirements.lock)
 	awk '/^[^ ]/ {keep = !/$(CUDA)/} keep' requirements.lock > .venv/requirements.lock
 	$(LOCKED) .venv/requirements.lock
 else
-	@echo "installing into .venv: about COST_CUDA"
+	@echo "installing into .venv: 6.6 GB on disk, most of it CUDA (make TORCH=cpu: 2 GB), a minute or two and the download"
 	$(PYTHON) -m venv .venv
 	$(LOCKED) requirements.lock
 endif
