@@ -197,9 +197,10 @@ killed() { # launcher, what the command line of a job's process is like, options
   [ "$name" = slurm ] && while [ -n "$(squeue -h)" ]; do sleep 1; done # the others go on
   local there
   there=$(done_in "$name-killed")
-  sha256sum "$WORK/$name-killed"/*/result.json >"$kept"
+  sha256sum "$WORK/$name-killed"/*/result.json >"$kept" 2>/dev/null # of none where Ray has ended with its command
   train "${sweep[@]}"
-  [ $code -eq 0 ] && [ "$there" -lt 8 ] && [ "$(done_in "$name-killed")" -eq 8 ] && sha256sum --quiet -c "$kept"
+  [ $code -eq 0 ] && [ "$there" -lt 8 ] && [ "$(done_in "$name-killed")" -eq 8 ] &&
+    { [ "$there" -eq 0 ] || sha256sum --quiet -c "$kept"; }
   check "$name" killed $? "started again: exit code $code, 8 of 8 done, the $there that were are as they were"
 }
 # --- Ray

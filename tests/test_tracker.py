@@ -7,7 +7,7 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+import yaml
 
 from multimodal_loss import trackers
-from multimodal_loss.configuration import compose_config
+from multimodal_loss.configuration import RunConfig, compose_config
 from multimodal_loss.errors import UserError
 from multimodal_loss.reporting.formats.cells_csv import CSV_FIELDS
 from multimodal_loss.results.run_directory import is_logged
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TINY = [
     *("dataset.num_features=20", "dataset.num_informative=5", "dataset.train_size=60", "dataset.validation_size=20"),
     *("dataset.test_size=40", "backbone.hidden=[6,4]", "trainer.max_epochs=5", "seeds=[0,1]", "threads=1"),
+    "trainer.monitor=validation_NLL",
 ]
 EPOCHS = 5
 
@@ -92,6 +94,7 @@ def test_one_wandb_run_per_replicate(stored: dict[int, Stored], tracked: Path) -
         assert run.run["run_group"] == "trial/synthetic/multimodal"
         assert run.run["project"] == "multimodal-loss"
         assert run.run["tags"] == ["tiny"]
+        assert run.run["job_type"] == "train"
         assert run.exit_code == 0
 
 
@@ -110,6 +113,83 @@ def test_history_is_the_training_loss(stored: dict[int, Stored], tracked: Path) 
         expected = [(int(r["epoch"]), float(r["train_loss"])) for r in rows if int(r["replicate_id"]) == number]
         assert len(expected) == EPOCHS
         assert [(item["_step"], pytest.approx(item["train_loss"])) for item in run.history] == expected
+
+
+def test_history_has_what_is_monitored_on_the_validation_part(stored: dict[int, Stored], tracked: Path) -> None:
+    """The weights of the best epoch are kept: the least value is that of the result's metrics."""
+    for replicate in json.loads((tracked / "result.json").read_text())["replicates"]:
+        values = [item["validation_NLL"] for item in stored[replicate["replicate_id"]].history]
+        assert len(values) == EPOCHS
+        assert min(values) == pytest.approx(replicate["metrics"]["validation"]["fused"]["NLL"], rel=1e-5)
+
+
+def test_the_final_table_holds_every_metric(stored: dict[int, Stored], tracked: Path) -> None:
+    for replicate in json.loads((tracked / "result.json").read_text())["replicates"]:
+        run = stored[replicate["replicate_id"]]
+        table = json.loads((run.folder / "files" / run.summary["metrics.path"]).read_text())
+        rows = [dict(zip(table["columns"], line, strict=True)) for line in table["data"]]
+        found = {(row.pop("split"), row.pop("source")): row for row in rows}
+        assert {("test", "fused"), ("test", "m1"), ("test", "m3"), ("validation", "m2")} <= set(found)
+        for split, metrics in replicate["metrics"].items():
+            for source, values in {"fused": metrics["fused"], **metrics.get("modalities", {})}.items():
+                assert {name: found[split, source][name] for name in values} == values
+
+
+# What of a run's history is there only where trainer.monitor says so, and what a summary run logs.
+ELSEWHERE = {"validation_loss", "validation_ACC", "cells"}
+
+
+def test_the_dashboard_shows_what_the_tracker_logs(stored: dict[int, Stored], tmp_path: Path) -> None:
+    """Every key of every panel, read off the JSON that would be sent, is a key of a run that was read back."""
+    pytest.importorskip("wandb_workspaces")
+    script = runpy.run_path(str(ROOT / "scripts" / "wandb_dashboard.py"))
+    assert script["main"](["--json", str(tmp_path / "workspace.json")]) == 0
+    text = (tmp_path / "workspace.json").read_text()
+    sections = json.loads(text)["spec"]["section"]["panelBankConfig"]["sections"]
+    assert [section["name"].split()[0] for section in sections if section["panels"]] == [
+        *("Tables", "Training", "Calibration", "Sweeps"),
+    ]
+    run = stored[0]
+    summary = {key.removesuffix(".path").removesuffix("._type") for key in run.summary}
+    logged = summary | {key for item in run.history for key in item} | ELSEWHERE
+    config = set(flat(run.config))
+    shown = set(keys_of(sections))
+    assert {"summary:test/fused/ACC", "summary:validation/fused/ACC", "config:optimizer.lr"} <= shown
+    assert {"summary:train_loss", "summary:figure_4", "summary:metrics", "config:facts.method.title"} <= shown
+    for kind, _, key in (one.partition(":") for one in shown):
+        assert key in (config if kind == "config" else logged), f"{kind}:{key}"
+
+
+def flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+
+
+def keys_of(node: Any, inside: str = "") -> Iterator[str]:
+    """Each as `config:<key>` or `summary:<key>`. W&B writes `.value` behind the first part of a config's key."""
+    if isinstance(node, list):
+        for one in node:
+            yield from keys_of(one, inside)
+    elif isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from keys_of(value, f"{inside}/{key}")
+    elif isinstance(node, str):
+        _, _, last = inside.rpartition("/")
+        if last == "groupBy" or node.startswith("config:"):
+            yield f"config:{node.removeprefix('config:').replace('.value', '', 1)}"
+        elif last in ("metrics", "mediaKeys") or inside.endswith("/key/val") or node.startswith("summary:"):
+            yield f"summary:{node.removeprefix('summary_metrics.').removeprefix('summary:')}"
+
+
+def test_the_sweep_asks_for_options_and_for_a_metric_that_there_are(stored: dict[int, Stored]) -> None:
+    sweep = yaml.safe_load((ROOT / "scripts" / "wandb_sweep.yaml").read_text())
+    assert sweep["metric"]["name"] in stored[0].summary and sweep["metric"]["name"].startswith("validation/")
+    given = [part for part in sweep["command"] if "=" in part]
+    trial = [f"{key}={bounds['min']}" for key, bounds in sweep["parameters"].items()]
+    RunConfig.parse(compose_config([*given, *trial]))
+    assert importlib.util.find_spec(sweep["program"]) is not None
 
 
 def test_summary_is_the_result(stored: dict[int, Stored], tracked: Path) -> None:
@@ -244,6 +324,7 @@ def make(run_path: Path, numbers: Sequence[int] = (0, 1), folds: str | None = No
     values: dict[str, Any] = {
         "tracker": {"name": "wandb", "mode": "offline", "project": "p", "entity": None, "dir": None, "tags": []},
         "experiment_name": None,
+        "trainer": {"monitor": "validation_loss"},
         "facts": {"dataset": {"name": "synthetic"}, "method": {"name": "sum_ce"}},
         "folds": folds,
     }

@@ -19,8 +19,12 @@ class Tracker:
     nothing of it.
     """
 
-    def epoch(self, epoch: int, losses: dict[int, float], seconds: float) -> None:
-        """Losses by replicate id of the replicates that still train; `seconds` of training so far."""
+    def epoch(
+        self, epoch: int, losses: dict[int, float], seconds: float, monitored: dict[int, float] | None = None
+    ) -> None:
+        """Losses by replicate id of the replicates that still train; `seconds` of training so far; the value of
+        trainer.monitor, where it is set.
+        """
 
     def finish(self, result: Mapping[str, Any], predictions: Mapping[int, Mapping[str, Any]]) -> None:
         """The run is done: result.json's content, and the test predictions by replicate id."""
@@ -43,8 +47,10 @@ class Guarded(Tracker):
         with self._guarded():
             self._tracker = start()
 
-    def epoch(self, epoch: int, losses: dict[int, float], seconds: float) -> None:
-        self._tell("epoch", epoch, losses, seconds)
+    def epoch(
+        self, epoch: int, losses: dict[int, float], seconds: float, monitored: dict[int, float] | None = None
+    ) -> None:
+        self._tell("epoch", epoch, losses, seconds, monitored)
 
     def finish(self, result: Mapping[str, Any], predictions: Mapping[int, Mapping[str, Any]]) -> None:
         self._tell("finish", result, predictions)

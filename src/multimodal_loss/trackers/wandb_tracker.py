@@ -2,8 +2,8 @@
 
 Replicates may train together, so as many W&B runs are open at once (`reinit="create_new"`). A run that is resumed after
 a kill gets new W&B runs, which begin with the history of the epochs before the kill: every W&B run that finishes shows
-a whole curve, offline as online. W&B's own `resume` needs its server, and what was still in W&B's
-buffers at the kill would be lost.
+a whole curve, offline as online (of the training loss: what was monitored before the kill is not kept). W&B's own
+`resume` needs its server, and what was still in W&B's buffers at the kill would be lost.
 """
 
 import csv
@@ -59,7 +59,8 @@ class WandbTracker(Tracker):
     def __init__(self, config: dict[str, Any], numbers: Sequence[int], run_path: Path) -> None:
         self._history = run_path / "history.csv"
         self._runs: dict[int, wandb.Run] = {}
-        self._unlogged: dict[int, tuple[int, float, float]] = {}  # the latest epoch of a replicate, if it is not logged
+        self._monitor = config["trainer"]["monitor"]
+        self._unlogged: dict[int, tuple[int, dict[str, float]]] = {}  # the latest epoch of a replicate, if not logged
         self._heard = False
         self._status = "interrupted"
         try:
@@ -83,11 +84,14 @@ class WandbTracker(Tracker):
             where = whereabouts(self._runs[number], folder)
             print(f"W&B: {len(self._runs)} runs in group {group}, {where}", file=sys.stderr, flush=True)
 
-    def epoch(self, epoch: int, losses: dict[int, float], seconds: float) -> None:
+    def epoch(
+        self, epoch: int, losses: dict[int, float], seconds: float, monitored: dict[int, float] | None = None
+    ) -> None:
         if not self._heard:
             self._continue_from(dict.fromkeys(losses, epoch - 1))
         for number, loss in losses.items():
-            self._unlogged[number] = epoch, loss, seconds
+            validation = {} if monitored is None else {self._monitor: monitored[number]}
+            self._unlogged[number] = epoch, {"train_loss": loss, "seconds": seconds, **validation}
             if is_logged(epoch):
                 self._log_latest(number)
 
@@ -99,8 +103,8 @@ class WandbTracker(Tracker):
         self._status = "done"
         for replicate in result["replicates"]:
             number = replicate["replicate_id"]
-            picture = _figure_4(number, predictions[number], result["dataset"]["modalities"])
-            self._runs[number].log({"figure_4": picture}, step=replicate["epochs"])
+            shown = {"metrics": _table(replicate), **_figures(number, predictions[number], result)}
+            self._runs[number].log(shown, step=replicate["epochs"])
 
     def fail(self, message: str) -> None:
         self._status = "failed"
@@ -131,35 +135,46 @@ class WandbTracker(Tracker):
         for number, epoch, row in rows:
             if number in self._runs and epoch <= last.get(number, epoch):
                 self._runs[number].config.update({"resumed_from_epoch": epoch}, allow_val_change=True)
-                self._unlogged[number] = epoch, float(row["train_loss"]), float(row["seconds"])
+                self._unlogged[number] = epoch, {key: float(row[key]) for key in ("train_loss", "seconds")}
                 self._log_latest(number)
 
     def _log_latest(self, number: int) -> None:
         """Those that history keeps: the logged epochs and, at the end, a replicate's last one."""
-        epoch, loss, seconds = self._unlogged.pop(number)
-        self._runs[number].log({"train_loss": loss, "seconds": seconds}, step=epoch)
+        epoch, values = self._unlogged.pop(number)
+        self._runs[number].log(values, step=epoch)
+
+
+def _sources(replicate: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, float | None]]]:
+    """Split, source (`fused`, or a modality) and metrics. Some splits have the fused one alone (test_samples)."""
+    for split, metrics in replicate["metrics"].items():
+        for source, values in {"fused": metrics["fused"], **metrics.get("modalities", {})}.items():
+            yield split, source, values
 
 
 def _summary(replicate: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """`epochs`, `stopped` and metrics such as `test/fused/ACC` and `test/m1/NLL`; undefined metrics are left out.
-
-    Some splits have metrics of the fused prediction alone (`test_samples`).
-    """
+    """`epochs`, `stopped` and metrics such as `test/fused/ACC` and `test/m1/NLL`; undefined metrics are left out."""
     yield "epochs", replicate["epochs"]
     yield "stopped", replicate["stopped"]
-    for split, metrics in replicate["metrics"].items():
-        for source, values in {"fused": metrics["fused"], **metrics.get("modalities", {})}.items():
-            for metric, value in values.items():
-                if value is not None:
-                    yield f"{split}/{source}/{metric}", value
+    for split, source, values in _sources(replicate):
+        yield from ((f"{split}/{source}/{metric}", value) for metric, value in values.items() if value is not None)
 
 
-def _figure_4(number: int, predictions: Mapping[str, Any], modalities: list[str]) -> wandb.Image:
-    """The paper's Figure 4 for one replicate: per modality, the probability of the true class over the test set."""
+def _table(replicate: Mapping[str, Any]) -> wandb.Table:
+    """Every metric: a row per split and source."""
+    rows = list(_sources(replicate))
+    names = list(dict.fromkeys(metric for *_, values in rows for metric in values))
+    return wandb.Table(["split", "source", *names], [[s, of, *map(v.get, names)] for s, of, v in rows])
+
+
+def _figures(number: int, predictions: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, wandb.Image]:
+    """The report's for one replicate: the paper's Figure 4 (per modality, the probability of the true class over the
+    test set), and reliability.
+    """
     import PIL.Image
 
     from multimodal_loss.reporting.figures import base, runs
 
     keyed = {f"{number}/{key}": array for key, array in predictions.items()}
-    png = base.save(runs.true_class_figure(keyed, modalities), "png")
-    return wandb.Image(PIL.Image.open(io.BytesIO(png)))
+    figures = runs.replicate_figures(keyed, result["dataset"]["modalities"])
+    pngs = {name: io.BytesIO(base.save(figure, "png")) for name, figure in figures.items()}
+    return {name: wandb.Image(PIL.Image.open(png)) for name, png in pngs.items()}

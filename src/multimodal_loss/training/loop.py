@@ -31,8 +31,12 @@ from multimodal_loss.training.replicate import Replicate
 class Observer(Protocol):
     """Told of progress: the terminal and the tracker."""
 
-    def epoch(self, epoch: int, losses: dict[int, float], seconds: float) -> None:
-        """Losses by replicate id of the replicates that still train."""
+    def epoch(
+        self, epoch: int, losses: dict[int, float], seconds: float, monitored: dict[int, float] | None = None
+    ) -> None:
+        """Losses by replicate id of the replicates that still train, and what is monitored on their validation parts,
+        where anything is.
+        """
         ...
 
 
@@ -206,7 +210,7 @@ def _end_epoch(
     trainer.end_epoch([watched[number] for number in numbers])
     _retire_stopped(replicates, trainer, state, by_number, watched, better, options)
     for observer in observers:
-        observer.epoch(state.epoch, by_number, state.seconds)
+        observer.epoch(state.epoch, by_number, state.seconds, None if options.monitor is None else watched)
 
 
 def _retire_stopped(

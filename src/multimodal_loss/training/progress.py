@@ -57,7 +57,9 @@ class Progress:
         several = f"replicates {ended + 1} to {ended + count} {of}" if count > 1 else f"replicate {ended + 1} {of}"
         self._which = f"{several}  " if self._replicates > count else ""
 
-    def epoch(self, epoch: int, losses: dict[int, float], seconds: float) -> None:
+    def epoch(
+        self, epoch: int, losses: dict[int, float], seconds: float, monitored: dict[int, float] | None = None
+    ) -> None:
         now = time.monotonic()
         if not self._group.issuperset(losses):  # the first of a group: no time is known for this epoch alone
             self._group, self._since = frozenset(losses), (epoch, now)

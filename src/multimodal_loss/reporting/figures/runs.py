@@ -116,6 +116,13 @@ def true_class_figure(predictions: Arrays, modality_names: Sequence[str]) -> Fig
     return true_class_panels({"": true_class_shares(predictions, modality_names)})
 
 
+def replicate_figures(predictions: Arrays, modality_names: Sequence[str]) -> dict[str, Figure]:
+    """Figure 4 and reliability of one replicate."""
+    line = Line("this replicate", MODALITY_COLOURS[0])
+    bins = {source: {line: found} for source, found in _reliability(predictions, modality_names).items()}
+    return {"figure_4": true_class_figure(predictions, modality_names), "reliability": reliability_figure(bins)}
+
+
 @styled
 def true_class_panels(panels: Mapping[str, Mapping[str, Floats]]) -> Figure:
     """The paper's Figure 4: one panel per method, from title to modality to shares."""
