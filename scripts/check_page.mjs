@@ -37,7 +37,7 @@ for (const width of [390, 1280]) {
     serious += wide + lost.length;
     if (pictures) {
       await page.screenshot({ path: `${pictures}/${name}.png`, fullPage: true });
-      if (name === "1280-light") await page.pdf({ path: `${pictures}/page.pdf`, format: "A4" });
+      if (name === "1280-light") await page.pdf({ path: `${pictures}/page.pdf`, preferCSSPageSize: true });
     }
     await page.close();
   }

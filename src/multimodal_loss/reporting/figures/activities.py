@@ -4,7 +4,7 @@ taken for, and when, where they follow each other in time (Tables 2 and 3 of the
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -108,21 +108,46 @@ def pictures(
     if not every:
         return
 
-    def picture(name: str, title: str, caption: str, figure: Figure, saved: bool = True) -> Picture:
+    def picture(name: str, title: str, caption: str, figure: Figure, saved: bool = True, alt: str = "") -> Picture:
         name = f"{name}_{condition.key}"
-        return Picture(name, title, caption, figure, png=name if saved else "")
+        return Picture(name, title, caption, figure, png=name if saved else "", alt=alt)
 
-    yield picture("f1", "F1 of each class", words.said(F1_CAPTION), f1_figure(every))
+    yield picture("f1", "F1 of each class", words.said(F1_CAPTION), f1_figure(every), alt=_mean_f1_in_words(every))
     if late := _chosen(every, inputs):
         title = f"Which {words.input} carries which {words.label.partition(' ')[2]}"
-        yield picture(words.inputs, title, words.said(INPUTS_CAPTION), input_figure(late))
+        alt = " ".join(map(_inputs_in_words, late))
+        yield picture(words.inputs, title, words.said(INPUTS_CAPTION), input_figure(late), alt=alt)
     few = _chosen(every, featured) or every[:1]
-    yield picture("confusion", "Confusion matrices", words.said(CONFUSION_CAPTION), confusion_figure(few))
+    caption, alt = words.said(CONFUSION_CAPTION), _confusions_in_words(few)
+    yield picture("confusion", "Confusion matrices", caption, confusion_figure(few), alt=alt)
     if timeline:
         yield picture("timeline", *_timeline(few))
     bins = {FUSED: {one.line: one.reliability for one in every}}
-    figure, alt = reliability_figure(bins), reliability_alt(bins)
-    yield replace(picture("reliability", "Reliability", words.said(RELIABILITY_CAPTION), figure, saved=False), alt=alt)
+    caption, alt = words.said(RELIABILITY_CAPTION), reliability_alt(bins)
+    yield picture("reliability", "Reliability", caption, reliability_figure(bins), saved=False, alt=alt)
+
+
+def _mean_f1_in_words(every: Sequence[Recognition]) -> str:
+    means = [f"{one.shown.label} {100 * np.nanmean(mean_f1(one.fused)[0]):.1f}" for one in every]
+    return f"F1 in percent, mean over classes: {', '.join(means)}."
+
+
+def _inputs_in_words(one: Recognition) -> str:
+    means = zip(one.inputs, np.nanmean(mean_f1(one.own)[0], axis=1), strict=True)
+    said = [f"{name} {100 * mean:.1f}" for name, mean in means]
+    return f"{one.shown.label}, F1 in percent of each input, mean over classes: {', '.join(said)}."
+
+
+def _confusions_in_words(few: Sequence[Recognition]) -> str:
+    """How much of each class is recognised."""
+    texts = []
+    for one in few:
+        counts = one.fused.sum(axis=0)
+        found = zip(one.classes, counts.diagonal(), counts.sum(axis=1), strict=True)
+        texts.append(
+            f"{one.shown.label}: {', '.join(f'{name} {100 * right / of:.0f}' for name, right, of in found if of)}"
+        )
+    return f"Of each class so many percent are recognised. {'; '.join(texts)}."
 
 
 def recognition(shown: Shown, run: Run) -> Recognition | None:

@@ -38,7 +38,25 @@ def trust_picture(table: FilledTable, name: str) -> Iterator[Picture]:
             if cell and cell.run and (found := read_trust(cell.run)):
                 panels.setdefault(column.full_title, {})[row.full_title] = found
     if panels:
-        yield Picture(f"{table.layout.name}_{name}", "Trust", CAPTION, trust_figure(panels), png=name, dpi=120)
+        yield Picture(
+            f"{table.layout.name}_{name}",
+            "Trust",
+            CAPTION,
+            trust_figure(panels),
+            png=name,
+            dpi=120,
+            alt=_in_words(panels),
+        )
+
+
+def _in_words(panels: Mapping[str, Mapping[str, Trust]]) -> str:
+    texts = []
+    for title, panel in panels.items():
+        for method, (shares, replaced) in panel.items():
+            which = replaced[:, None] == np.arange(shares.shape[1])
+            medians = [f"{np.median(part):.2f}" if part.size else "none" for part in (shares[which], shares[~which])]
+            texts.append(f"{title}, {method} {' and '.join(medians)}")
+    return f"Median trust where a modality was replaced, and where not: {'; '.join(texts)}."
 
 
 @styled
