@@ -481,7 +481,7 @@ def test_the_terminal_leaves_weighted_f1_out(built: Path) -> None:
 
 def test_without_runs_table_3_is_named_with_its_command(tmp_path: Path) -> None:
     page = report(tmp_path / "none", tmp_path / "report", plan=fake_plan, console=quiet()).read_text()
-    absent = page[page.index("Not run yet</h2>") :]
+    absent = page[page.index("Not computed yet</h2>") :]
     assert "Table 3: activities" in absent and "make reproduce-table-3" in absent and "quick" not in absent
 
 

@@ -136,7 +136,7 @@ def test_a_variant_is_shown_for_a_run_of_its_own_alone(built: Path, tmp_path: Pa
     write_ravdess(tmp_path / "runs", layout, [run for run in runs_of(layout) if "method=unimodal_1" not in run])
     alone = report(tmp_path / "runs", tmp_path / "out", plan=fake_plan, console=quiet()).read_text()
     assert '<section id="table_2">' in alone and "table_2_scratch" not in alone and "table_2_eight" not in alone
-    absent = alone[alone.index("Not run yet</h2>") :]
+    absent = alone[alone.index("Not computed yet</h2>") :]
     assert "Table 2" not in absent and "Table 3" in absent
 
 

@@ -214,7 +214,7 @@ def test_figure_5_is_drawn_and_saved_from_its_cells(built: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {
         *("README.md", "cells.csv", "environment.json", "figure_5.png", "modalities.csv"),
     }
-    assert 'alt="Figure 5.' in section(built, "figure_5")
+    assert 'alt="ACC: 1 ' in section(built, "figure_5") and '<strong>Figure 5.<' in section(built, "figure_5")
 
 
 def test_figure_5_draws_means_with_their_spread(built: Path) -> None:
@@ -252,8 +252,8 @@ def test_without_names_only_started_tables_are_shown(tmp_path: Path) -> None:
     shown = [name for name in LAYOUTS if f'<section id="{name}">' in page]
     # MultiModal's run of Table 5, which is also a row of Table 6 and of Appendix C, does not start these.
     assert shown == ["table_5_tcga_brca"]
-    absent = page[page.index("Not run yet</h2>") :]
-    assert "make reproduce-table-5<" in absent and "DATASET={" in absent and "not the paper" not in absent
+    absent = page[page.index("Not computed yet</h2>") :]
+    assert "make reproduce-table-5<" in absent and "not the paper" not in absent
 
 
 def test_damaged_predictions_leave_tables_and_tests_alone(tmp_path: Path) -> None:
