@@ -214,7 +214,7 @@ def test_figure_5_is_drawn_and_saved_from_its_cells(built: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {
         *("README.md", "cells.csv", "environment.json", "figure_5.png", "modalities.csv"),
     }
-    assert 'alt="ACC: 1 ' in section(built, "figure_5") and '<strong>Figure 5.<' in section(built, "figure_5")
+    assert 'alt="ACC: 1 ' in section(built, "figure_5") and "<strong>Figure 5.<" in section(built, "figure_5")
 
 
 def test_figure_5_draws_means_with_their_spread(built: Path) -> None:
