@@ -94,7 +94,7 @@ def _words() -> Iterator[int]:
         return
     start = Path(os.environ[FAILURES])
     for path in sorted(start.parent.glob(f"{start.name}*"), key=lambda path: path.stat().st_mtime):
-        code, text, *job = path.read_text().splitlines()
+        code, text, *job = path.read_text().split("\n")
         path.unlink()
         if code == "0":
             print(text, flush=True)
