@@ -489,6 +489,8 @@ def test_results_of_other_content_are_one_line_or_predict(trained: Path, tmp_pat
         lambda r: r["replicates"][0]["tuning"].update(chosen={"backbone.hidden": [11]}),
         lambda r: r["replicates"][0].update(replicate_id=9),
         lambda r: r["config"].update(fusion_input="scores"),
+        lambda r: r["config"]["dataset"].update(later=1),
+        lambda r: r.update(replicates=[]),
         lambda r: r.update(hash="0123456789"),
     ):
         result = json.loads(json.dumps(good))

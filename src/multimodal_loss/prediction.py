@@ -11,7 +11,7 @@ only where it is a backbone or a fusion of this package.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +113,7 @@ class TrainedRun:
     recipe: Recipe
     device: torch.device
     threads: int | None  # that the run's config asks for
-    dataset: Callable[[], Any] | None  # what reads samples from files, where the run's dataset has such
+    dataset: Any  # what reads samples from files; None where the run's has no such
 
     def predict(
         self,
@@ -161,7 +161,7 @@ class TrainedRun:
                     f"{self.path} scales its samples itself: give data frames by modality, whose index holds the ids "
                     f"({', '.join(self.modalities)}), or a folder"
                 )
-            new: NewSamples = self.dataset().read_new(samples, self.modalities, self.classes, partial)
+            new: NewSamples = self.dataset.read_new(samples, self.modalities, self.classes, partial)
             return new
         return _tensors(
             samples, ids, self.modalities, next(iter(self.replicates.values())).replicate.data.feature_shapes
@@ -257,20 +257,11 @@ def load_run(path: str | Path, device: str = "auto") -> TrainedRun:
             if "shapes" not in weights.get(number, {}):
                 raise UserError(f"run={path}: made before runs kept all that predicting takes; {AGAIN}")
             replicates[number] = _trained(one, config, weights[number], modalities, classes, dataset, chosen)
-    if not replicates:
-        raise UserError(f"run={path}: has no replicates")
-    reads = any(one.preparation is not None for one in replicates.values())
-    options = {key: value for key, value in config["dataset"].items() if not key.startswith("_")}
-    return TrainedRun(
-        path,
-        modalities,
-        classes,
-        replicates,
-        recipe,
-        chosen,
-        config["threads"],
-        (lambda: dataset(**options)) if reads else None,
-    )
+        if not replicates:
+            raise UserError("has no replicates")
+        reads = any(one.preparation is not None for one in replicates.values())
+        reader = dataset(**_options(config["dataset"])) if reads else None
+    return TrainedRun(path, modalities, classes, replicates, recipe, chosen, config["threads"], reader)
 
 
 def _trained(
