@@ -232,6 +232,7 @@ def test_wrong_inputs_raise_one_line(scores: Any, target: Any, message: str) -> 
         ("MultiModalLoss", {"attention": "sotf"}, "attention must be one of soft, "),
         ("MultiModalLoss", {"variant": "code"}, "variant must be one of"),
         ("MultiModalLoss", {"class_score": "k"}, "class_score must be one of"),
+        ("MultiModalLoss", {"attends_to": "them"}, "attends_to must be one of logits, got 'them'"),
         ("MultiModalLoss", {"gamma": 0.0}, "gamma must be a number above 0, got 0"),
         ("MultiModalLoss", {"proxies_per_class": 0}, "proxies_per_class must be a whole number of at least 1"),
         ("SoftTriple", {"gamma": -1.0}, "gamma must be a number above 0, got -1"),
@@ -279,7 +280,7 @@ NUMBERS = {
 }
 # The other options are chosen from named values.
 CHOICES = {"variant", "attention", "class_score", "candidates", "candidate_reduction", "loss", "ensemble", "reduction"}
-CHOICES |= {"aggregation", "rank_margin"}
+CHOICES |= {"aggregation", "attends_to", "rank_margin"}
 
 
 @pytest.mark.parametrize("kind", sorted(set(fusions.__all__) - {"Fusion", "ReadOut"}))

@@ -31,6 +31,8 @@ ABLATIONS = [
     {"variant": "paper", "attention": "hard_global", "class_score": "proxy"},
     {"gamma": 0.5},
     {"gamma": 0.02},
+    {"attends_to": "logits", "gamma": 0.5},
+    {"attends_to": "logits", "variant": "paper", "attention": "hard_per_class"},
 ]
 
 
@@ -41,6 +43,7 @@ def looped_logits(
     variant: str = "released",
     attention: str = "soft",
     class_score: str = "class",
+    attends_to: str | None = None,
 ) -> Tensor:
     """The logits, one number at a time, as the formulas are written in the paper (eq. 3-6) and its released code."""
     classes, per_class, modalities, _ = proxies.shape
@@ -61,6 +64,10 @@ def looped_logits(
     rows = []
     for b in range(len(scores)):
         x = {(m, j): scores[b, m, j] for m, j in places}
+        added = x
+        if attends_to == "logits":
+            added = {(m, j): x[m, j] - sum(x[m, i] for i in range(classes)) / classes for m, j in places}
+            x = {(m, j): x[m, j].exp() / sum(x[m, i].exp() for i in range(classes)) for m, j in places}
         u = unit(x) if released else x
         s = {pair: sum(u[place] * w[pair][place] for place in places) for pair in pairs}
         e = {pair: (s[pair] / gamma).exp() for pair in pairs}
@@ -82,7 +89,7 @@ def looped_logits(
                 else:
                     r = {"hard_global": w[closest][m, c], "hard_per_class": w[nearest][m, c]}.get(attention, 0.0)
                 if attention != "none_zero":
-                    attended = attended + x[m, c] * (1 + r)
+                    attended = attended + added[m, c] * (1 + r)
             row.append(score + attended)
         rows.append(torch.stack(row))
     return torch.stack(rows)
@@ -368,6 +375,15 @@ def test_contributions_sum_to_the_logits(modalities: int, options: dict[str, Any
     scores = torch.randn(5, modalities, 4, dtype=torch.float64).softmax(-1)
     torch.testing.assert_close(fusion.contributions(scores).sum(dim=1), fusion.logits(scores), **EXACT)
     assert fusion.contributions(scores[:0]).shape == (0, modalities, 4)
+
+
+def test_a_constant_added_to_a_modalitys_logits_changes_nothing_where_logits_are_attended_to() -> None:
+    torch.manual_seed(0)
+    fusion = MultiModalLoss(4, 2, proxies_per_class=3, attends_to="logits").double()
+    scores = torch.randn(5, 2, 4, dtype=torch.float64)
+    moved = scores + torch.tensor([3.0, -7.0])[:, None]
+    torch.testing.assert_close(fusion.contributions(moved), fusion.contributions(scores), **EXACT)
+    torch.testing.assert_close(fusion.logits(moved), fusion.logits(scores), **EXACT)
 
 
 @torch.no_grad()

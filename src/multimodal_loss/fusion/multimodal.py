@@ -55,6 +55,10 @@ class MultiModalLoss(ProxyFusion):
             that A = sum_m x, or "none_zero": A = 0. All but the first are ablations (Table 6).
         class_score: the axis of p: "class" (eq. 6); "proxy": over the K proxies of a class, as SoftTriple does, which
             also takes S from [0, K] to [0, 1]; "proxy_times_k": the same times K. The last two are ablations (Table 6).
+        attends_to: None: x, as above. "logits", an option of ours: it reads logits, compares the proxies with x = their
+            softmax in each modality, and attends to the logits themselves, l less their mean over the classes: A_c' =
+            sum_m l_mc' (1 + r_mc'). So modalities that agree add up, as in a product of experts; probabilities only
+            average.
         proxy_lr_multiplier: the proxies' learning rate is this times the backbone's (see `parameter_groups`).
         ignore_index, reduction, weight, label_smoothing: see `Fusion`. "none" and label smoothing take the slower way
             that the ablations take, with several arrays of B * C * K numbers.
@@ -90,6 +94,7 @@ class MultiModalLoss(ProxyFusion):
         reduction: str = "mean",
         weight: Sequence[float] | Tensor | None = None,
         label_smoothing: float = 0.0,
+        attends_to: str | None = None,
     ) -> None:
         super().__init__(
             num_classes, num_modalities, proxy_lr_multiplier, ignore_index, reduction, weight, label_smoothing
@@ -97,12 +102,15 @@ class MultiModalLoss(ProxyFusion):
         check_choice("variant", variant, VARIANTS)
         check_choice("attention", attention, ATTENTIONS)
         check_choice("class_score", class_score, CLASS_SCORES)
+        if attends_to is not None:
+            check_choice("attends_to", attends_to, ("logits",))
         check_number("gamma", gamma, above=0)
         self.proxies_per_class = proxies_per_class
         self.gamma = gamma
         self.variant = variant
         self._attention = attention
         self.class_score = class_score
+        self.attends_to = attends_to
         self.proxies = new_proxies(num_classes, proxies_per_class, num_modalities)
 
     def compute_loss(self, scores: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -134,7 +142,7 @@ class MultiModalLoss(ProxyFusion):
 
     def _logits(self, scores: Tensor, raw_proxies: Tensor, mask: Tensor | None = None) -> Tensor:
         proxies, length = self._proxies_of(raw_proxies, mask)
-        similarity = self._similarity(scores, proxies, length)
+        similarity = self._similarity(self._compared(scores, mask), proxies, length)
         return (self._class_score(similarity) + self._attended_output(scores, similarity, proxies, length)).t()
 
     def attention(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -190,7 +198,8 @@ class MultiModalLoss(ProxyFusion):
         scores, mask = self._masked(scores, mask, kept)
         scores, target, mask = scores[kept], target[kept], None if mask is None else mask[kept]
         proxies = self._effective(self.proxies).to(scores.dtype)
-        similarity = self._similarity(scores, *self._proxies_of(self.proxies.to(scores.dtype), mask))
+        compared = self._compared(scores, mask)
+        similarity = self._similarity(compared, *self._proxies_of(self.proxies.to(scores.dtype), mask))
         own = similarity[target, :, torch.arange(len(target), device=target.device)]
         used = torch.zeros(self.num_classes, self.proxies_per_class, dtype=torch.bool, device=target.device)
         used[target, own.argmax(dim=1)] = True
@@ -210,16 +219,16 @@ class MultiModalLoss(ProxyFusion):
 
     def _has_fused_loss(self) -> bool:
         """Whether the options are those that `multimodal_fused` covers: all but the ablations and extreme gammas."""
-        options = (self.variant, self._attention, self.class_score)
+        options = (self.variant, self._attention, self.class_score, self.attends_to)
         reduced = self.reduction != "none" and self.label_smoothing == 0
-        return options == ("released", "soft", "class") and reduced and self.gamma * MAX_INVERSE_GAMMA >= 1
+        return options == ("released", "soft", "class", None) and reduced and self.gamma * MAX_INVERSE_GAMMA >= 1
 
     def _attention_to(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         """r (B, M, C)."""
         if self._attention in WITHOUT_ATTENTION:
             return torch.zeros_like(scores)
         proxies, length = self._proxies_of(self.proxies, mask)
-        similarity = self._similarity(scores, proxies, length)
+        similarity = self._similarity(self._compared(scores, mask), proxies, length)
         attention = self._expected_proxy(similarity, proxies, length).permute(2, 0, 1)
         return attention if mask is None else attention.masked_fill(~mask.unsqueeze(2), 0)
 
@@ -227,7 +236,8 @@ class MultiModalLoss(ProxyFusion):
         """(B, M, C)"""
         proxies, proxy_length = self._proxies_of(self.proxies, mask)
         by_modality = proxies.unflatten(1, (self.num_modalities, self.num_classes))
-        products = torch.einsum("qmc,bmc->mqb", by_modality, scores)
+        compared = self._compared(scores, mask)
+        products = torch.einsum("qmc,bmc->mqb", by_modality, compared)
         if proxy_length is not None:
             products = products / proxy_length
 
@@ -235,7 +245,7 @@ class MultiModalLoss(ProxyFusion):
             """S (B, C) of these modalities alone."""
             similarity = products[list(members)].sum(dim=0)
             if self.variant == "released":
-                length = torch.linalg.vector_norm(scores[:, list(members)].flatten(1), dim=1)
+                length = torch.linalg.vector_norm(compared[:, list(members)].flatten(1), dim=1)
                 similarity = similarity / length.clamp(min=EPSILON)
             return self._class_score(similarity.view(self.num_classes, self.proxies_per_class, scores.shape[0])).t()
 
@@ -243,7 +253,19 @@ class MultiModalLoss(ProxyFusion):
         shares = torch.stack(shapley_values(class_score, self.num_modalities, orders), dim=1)
         if mask is not None:
             shares = shares.masked_fill(~mask.unsqueeze(2), 0)
-        return shares if self._attention == "none_zero" else shares + scores * (1 + self._attention_to(scores, mask))
+        attended = self._attended(scores) * (1 + self._attention_to(scores, mask))
+        return shares if self._attention == "none_zero" else shares + attended
+
+    def _compared(self, scores: Tensor, mask: Tensor | None) -> Tensor:
+        """x (B, M, C), what proxies are compared with: 0 for what is missing."""
+        if self.attends_to is None:
+            return scores
+        x = scores.softmax(dim=2)
+        return x if mask is None else x.masked_fill(~mask.unsqueeze(2), 0)
+
+    def _attended(self, scores: Tensor) -> Tensor:
+        """What A is a sum of (B, M, C); 0 for what is missing."""
+        return scores if self.attends_to is None else scores - scores.mean(dim=2, keepdim=True)
 
     # Below, the samples are the last axis: softmax and sums over classes and proxies run along contiguous memory.
 
@@ -279,7 +301,7 @@ class MultiModalLoss(ProxyFusion):
 
     def _attended_output(self, scores: Tensor, similarity: Tensor, proxies: Tensor, length: Tensor | None) -> Tensor:
         """A (C, B)."""
-        x = scores.permute(1, 2, 0)
+        x = self._attended(scores).permute(1, 2, 0)
         if self._attention == "none_zero":
             return torch.zeros_like(x[0])
         if self._attention == "none_sum":
