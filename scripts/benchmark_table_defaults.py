@@ -77,7 +77,7 @@ def main() -> None:
             for title, found in scores(folder, options.folds, options.rows, Path(scratch) / "runs"):
                 values = [found.values(key).values() for key in ("test/fused/ACC", "test/fused/NLL", "seconds")]
                 accuracy, nll, seconds = map(statistics.fmean, values)
-                print(f"  {title:36} {100 * accuracy:5.1f}  {nll:6.3f}  {seconds:5.1f}", flush=True)
+                print(f"  {title:44} {100 * accuracy:5.1f}  {nll:6.3f}  {seconds:5.1f}", flush=True)
 
 
 if __name__ == "__main__":
