@@ -28,6 +28,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"attention": "none_zero", "class_score": "proxy_times_k"},
         {"gamma": 0.01},
         {"label_smoothing": 0.1},
+        {"attends_to": "logits"},
     ],
     "Mulmix": [{}, {"candidates": "mean"}, {"candidates": "heads"}, {"candidate_reduction": "mean"}],
     "WeightedSumCrossEntropy": [{}, {"weights": [0.3, 0.6, -0.2]}],
