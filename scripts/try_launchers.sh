@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Try the launchers for clusters for real: a Slurm of one node, made of Debian's packages, and a local Ray.
 #
-#   sudo scripts/try_launchers.sh [slurm] [ray]        both where none is named; 10 minutes on two cores
+#   sudo scripts/try_launchers.sh [slurm] [ray]        both where none is named; some 20 minutes on two cores
 #
 # Needs root on a Debian machine without a Slurm of its own, and the packages slurm-wlm, slurmdbd, munge and mariadb-server
 # (apt-get install), for Ray also pip install 'multimodal-loss[ray]'. PYTHON=<interpreter> takes another than .venv/bin/python.
@@ -24,7 +24,6 @@ export OMP_NUM_THREADS=1
 DATA=(dataset.num_features=20 dataset.num_informative=5 dataset.train_size=80 dataset.validation_size=20 dataset.test_size=60
   "backbone.hidden=[8,6]" threads=1 device=cpu "data_dir=$WORK/data" progress=false)
 EIGHT=("seeds=[0],[1],[2],[3]" fusion=sum_ce,multimodal trainer.max_epochs=30)
-EPOCHS=20000 # of the long job: a minute or more of training
 LONG=("seeds=[0]" fusion=multimodal trainer.path=ordinary trainer.patience=1000000 checkpoint_seconds=5)
 bad=0
 
@@ -155,16 +154,16 @@ try_slurm() {
   local limit=("${small[@]}" hydra.launcher.timeout_min=2 hydra.launcher.signal_delay_s=5)
   at_once &
   local releasing=$!
-  train slurm-timeout "${limit[@]}" "${LONG[@]}" trainer.max_epochs=$EPOCHS
+  train slurm-timeout "${limit[@]}" "${LONG[@]}" trainer.max_epochs=$OVER
   local again
   again=$(sacct -D -X -n -o State -j "$(basename "$WORK"/slurm-timeout/.sweep/.submitit/*)" | grep -c REQUEUED)
   [ $code -eq 0 ] && [ "$again" -gt 0 ] && same slurm-timeout undisturbed
   check slurm time-out $? "exit code $code, queued again $again times, predictions of the undisturbed run, $took s"
   train slurm-once "${limit[@]}" hydra.launcher.max_num_timeout=0 "${LONG[@]}" trainer.max_epochs=1000000
   [ $code -eq 140 ] && grep -q 'stopped by SIGUSR2 (.*timed-out too many times' "$WORK/slurm-once.err"
-  check slurm time-out $? "where that is not allowed: exit code $code; said: $(cat "$WORK/slurm-once.err")"
+  check slurm time-out $? "where that is not allowed: exit code $code; said: $(grep ^error "$WORK/slurm-once.err")"
 
-  train slurm-notice "${small[@]}" "${LONG[@]}" trainer.max_epochs=$EPOCHS checkpoint_seconds=100000 &
+  train slurm-notice "${small[@]}" "${LONG[@]}" trainer.max_epochs=$SHORT checkpoint_seconds=100000 &
   local command=$!
   wait_for "$WORK/slurm-notice/*/config.yaml" 120 && sleep 10
   local without
@@ -210,7 +209,7 @@ try_ray() {
   say ray start "ok: $("$PYTHON" -c 'import ray; print("ray", ray.__version__)')"
   export RAY_worker_niceness=0 # on a busy machine its workers, of niceness 15, hardly run
   trial ray hydra/launcher=ray_local
-  train ray-restarted hydra/launcher=ray_local "${LONG[@]}" trainer.max_epochs=$EPOCHS &
+  train ray-restarted hydra/launcher=ray_local "${LONG[@]}" trainer.max_epochs=$SHORT &
   local command=$!
   wait_for "$WORK/ray-restarted/*/checkpoint.pt" 120
   kill -KILL "$(pgrep -o -f '^ray::_run_job')"
@@ -223,6 +222,11 @@ try_ray() {
 trap 'slurm_down' EXIT
 train plain "${EIGHT[@]}"
 say plain sweep "exit code $code, $(done_in plain) of 8 done, $took s"
-train undisturbed "${LONG[@]}" trainer.max_epochs=$EPOCHS
+# As many epochs as take half a minute here, and over two minutes.
+train speed "${LONG[@]}" trainer.max_epochs=4000
+SECONDS_OF_4000=$(tail -n 1 "$WORK"/speed/*/history.csv | cut -d, -f4)
+SHORT=$(awk "BEGIN {print int(4000 * 30 / $SECONDS_OF_4000)}")
+OVER=$(awk "BEGIN {print int(4000 * 150 / $SECONDS_OF_4000)}")
+train undisturbed "${LONG[@]}" trainer.max_epochs=$SHORT,$OVER
 for launcher in ${*:-slurm ray}; do "try_$launcher"; done
 exit $bad

@@ -17,9 +17,11 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from golden.fakes import fake_result, write_curves, write_run
+from multimodal_loss.configuration import compose_config
 from multimodal_loss.report import report
 from multimodal_loss.results.collect import read_predictions, read_run, read_runs
 from multimodal_loss.results.run_directory import RunDirectory, damage
+from multimodal_loss.training.run import run
 
 HOSTILE: list[Any] = [[], {}, "text", 10**400, -1, True, 1e308, [[1]], {"a": {"b": []}}, "x" * 3000]
 TEXTS = [
@@ -131,6 +133,21 @@ def test_a_done_run_with_damaged_files_is_not_done(tmp_path: Path) -> None:
         assert not directory.is_done()
         (tmp_path / name).write_bytes(kept)
     assert directory.is_done()
+
+
+def test_a_report_needs_no_checkpoints(tiny: list[str], tmp_path: Path) -> None:
+    """They may be deleted to save room: the run stays done, and every file of the report is what it was."""
+    directory = run(compose_config([*tiny, "fusion=multimodal"]))
+
+    def files() -> dict[str, bytes]:
+        made(tmp_path / "runs")
+        written = [path for path in (tmp_path / "report").rglob("*") if path.is_file() and path.suffix != ".html"]
+        return {str(path): path.read_bytes() for path in written}
+
+    before = files()
+    directory.checkpoint.unlink()
+    assert directory.is_done() and read_run(directory.path).state == "done"
+    assert files() == before and any(path.endswith(".csv") for path in before)
 
 
 def test_predictions_whose_header_promises_more_than_there_is(tmp_path: Path) -> None:

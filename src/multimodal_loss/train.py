@@ -101,7 +101,7 @@ def _words() -> Iterator[int]:
         elif text:
             given = [argument.lower() for argument in sys.argv]
             varied = [override for override in job if override.lower() not in given]
-            say(f"error: job {' '.join(varied or job)}: {text}")
+            say(f"error: {' '.join(['job', *varied]) if varied else 'the job'}: {text}")
         yield int(code)
 
 
