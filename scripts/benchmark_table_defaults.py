@@ -29,8 +29,8 @@ ROWS = {
     "MultiModal": ("method=multimodal",),
     "MultiModal, gamma 0.5": ("method=multimodal", "fusion.gamma=0.5"),
     "MultiModal, attending to logits, gamma 0.1": ("method=multimodal_logits", "fusion.gamma=0.1"),
-    "MultiModal, attending to logits, gamma 0.5": ("method=multimodal_logits",),
-    "MultiModal, attending to logits, gamma 1": ("method=multimodal_logits", "fusion.gamma=1.0"),
+    "MultiModal, attending to logits, gamma 0.5": ("method=multimodal_logits", "fusion.gamma=0.5"),
+    "MultiModal, attending to logits, gamma 1": ("method=multimodal_logits",),
 }
 
 
