@@ -57,7 +57,7 @@ def made(folder: Path, **options: Any) -> str:
 
 
 def test_entries_of_another_type_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    good = fake_result([0.9], modalities=["m1"], proxies=True)
+    good = fake_result([0.9], modalities=["m1"], proxies=True, experiment=None)
     write_run(tmp_path / "runs" / "good-0000000000", good)
     for number, path in enumerate(places(good)):
         if "modalities" in path[:-1] or "validation" in path[:-1]:  # as fused, and as test
