@@ -26,7 +26,9 @@ DATASETS = ("tcga_brca", "htad", "tcga_kipan", "digits", "tcga_subtypes", "mnist
 ROWS = {
     "concatenation + logistic regression": ("method=logistic",),
     "SUM + CE on logits": ("method=sum_ce_logits",),
+    "SUM + CE on logits, one learning rate": ("method=sum_ce_logits", "backbone.wide_input=null"),
     "MultiModal": ("method=multimodal",),
+    "MultiModal, one learning rate": ("method=multimodal", "backbone.wide_input=null"),
     "MultiModal, gamma 0.5": ("method=multimodal", "fusion.gamma=0.5"),
     "MultiModal, attending to logits, gamma 0.1": ("method=multimodal_logits", "fusion.gamma=0.1"),
     "MultiModal, attending to logits, gamma 0.5": ("method=multimodal_logits", "fusion.gamma=0.5"),
