@@ -25,9 +25,12 @@ def sentence(table: FilledTable) -> str:
     """
     if not table.has_values:
         return ""
-    if leads := [one.mean for one in table.cells.values() if one.cell.minus and one.mean is not None]:
+    differences = [one for one in table.cells.values() if one.cell.minus and one.mean is not None]
+    if leads := [one.mean for one in differences if one.mean is not None]:
         ahead, low, high = sum(lead > 0 for lead in leads), min(leads), max(leads)
-        start = f"The mean difference is positive in {ahead} of {len(leads)} rows"
+        titles = {column.key: column.full_title for column in table.layout.columns}
+        named = ", ".join(dict.fromkeys(titles[one.cell.column] for one in differences))
+        start = f"{named} is above 0 in {ahead} of {len(leads)} rows"
         return f"{start}, from {low:+.1f} to {high:+.1f} points.".replace("-", "\N{MINUS SIGN}")
     table = as_read(table)
     return _of_focus(table) or _ranges(table)

@@ -61,9 +61,9 @@ def figure_4(condition: Condition, found: Sequence[tuple[Shown, Run]], number: i
             known = [f"{name} {100 * mean:.1f}" for name, mean in own.items() if mean is not None]
             said += [f"{shown.label}: {', '.join(known)}"] if known else []
     if panels:
-        name, title = (
-            f"figure_{number}_{condition.key}",
-            f"Figure {number}: probability of the true class, per modality",
+        name = f"figure_{number}_{condition.key}"
+        title = ": ".join(
+            filter(None, (f"Figure {number}", condition.title, "probability of the true class, per modality"))
         )
         alt = f"{title}. Accuracy of these predictions in percent: {'; '.join(said)}." if said else title
         yield Picture(name, title, FIGURE_4_CAPTION, true_class_panels(panels), png=name, alt=alt)

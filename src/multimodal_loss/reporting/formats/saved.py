@@ -113,7 +113,7 @@ def sections(results: Path, layouts: Mapping[str, Layout], output: Path) -> tupl
                 Section(
                     table,
                     _significance(folder),
-                    [stored_plate(path) for path in sorted(folder.glob("*.png"), reverse=True)],
+                    [stored_plate(path) for path in _pictures(folder)],
                     committed(layout, _sources(sources.read_text(encoding="utf-8"))) if sources.exists() else [],
                     origins=[origin(one) for one in (environment, *environment.get("earlier", []))],
                     notes=notes(folder, layout.name),
@@ -294,6 +294,11 @@ def _state(table: FilledTable) -> str:
     return f"{table.complete} of {len(table.cells)} cells"
 
 
+def _pictures(folder: Path) -> list[Path]:
+    """A table's, the one of the whole table first."""
+    return sorted(folder.glob("*.png"), key=lambda path: (path.stem != "overview", path.name))
+
+
 def _page(table: FilledTable, environment: Mapping[str, Any], folder: Path) -> str:
     """The generated part of a table's README."""
     layout = table.layout
@@ -301,7 +306,7 @@ def _page(table: FilledTable, environment: Mapping[str, Any], folder: Path) -> s
     parts = [f"# {escape(layout.title)}", *map(escape, verdict.sentences(table, compared))]
     parts += [f"`{layout.command}`", markdown(table, short=True, title=False).strip()]
     parts += [escape(origin(one)) for one in (environment, *environment.get("earlier", []))]
-    for picture in sorted(folder.glob("*.png")):
+    for picture in _pictures(folder):
         plate = stored_plate(picture)
         parts.append(f"![{escape(plate.alt or f'{layout.title}: {plate.title}')}]({picture.name})")
     sources = folder / "modalities.csv"
