@@ -67,6 +67,7 @@ def test_a_search_is_given_the_validation_accuracy_and_nothing_of_the_test_part(
     tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train, "_here", True)
+    monkeypatch.setattr(train.HydraConfig, "get", lambda: SimpleNamespace(mode=RunMode.RUN))
     config = compose_config([*tiny, "fusion=sum_ce"])
     given = train._take(config)
     directory = run(config).path
@@ -89,7 +90,7 @@ def test_a_search_on_data_without_a_validation_part_ends_at_its_first_trial(
     monkeypatch.setattr(train, "_here", True)
     asking = {RunMode.MULTIRUN: "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper", RunMode.RUN: "any"}
     for mode, target in asking.items():
-        settings = SimpleNamespace(mode=mode, sweeper=SimpleNamespace(_target_=target))
+        settings = SimpleNamespace(mode=mode, sweeper=SimpleNamespace(_target_=target), job=SimpleNamespace(num=0))
         monkeypatch.setattr(train.HydraConfig, "get", lambda settings=settings: settings)
         if mode == RunMode.RUN:
             assert train._take(config) is None

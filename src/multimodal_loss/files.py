@@ -38,7 +38,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             raise
         raise WriteError(f"cannot write {path}: {reason(error)}; make room and start the same command again") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a parent that is no folder
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager

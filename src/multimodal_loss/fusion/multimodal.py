@@ -90,11 +90,11 @@ class MultiModalLoss(ProxyFusion):
         attention: str = "soft",
         class_score: str = "class",
         proxy_lr_multiplier: float = 1.0,
+        attends_to: str | None = None,
         ignore_index: int = -100,
         reduction: str = "mean",
         weight: Sequence[float] | Tensor | None = None,
         label_smoothing: float = 0.0,
-        attends_to: str | None = None,
     ) -> None:
         super().__init__(
             num_classes, num_modalities, proxy_lr_multiplier, ignore_index, reduction, weight, label_smoothing
