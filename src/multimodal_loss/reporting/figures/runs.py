@@ -62,9 +62,8 @@ def figure_4(condition: Condition, found: Sequence[tuple[Shown, Run]], number: i
             said += [f"{shown.label}: {', '.join(known)}"] if known else []
     if panels:
         name = f"figure_{number}_{condition.key}"
-        title = ": ".join(
-            filter(None, (f"Figure {number}", condition.title, "probability of the true class, per modality"))
-        )
+        title = f"Figure {number}: probability of the true class, per modality"
+        title += f" ({condition.title})" if condition.title else ""
         alt = f"{title}. Accuracy of these predictions in percent: {'; '.join(said)}." if said else title
         yield Picture(name, title, FIGURE_4_CAPTION, true_class_panels(panels), png=name, alt=alt)
 
