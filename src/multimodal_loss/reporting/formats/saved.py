@@ -151,19 +151,19 @@ def with_list(readme: str, results: Path, layouts: Mapping[str, Layout], link: s
     _, end, after = rest.partition(LIST[1])
     if not end:
         raise UserError(f"the README lacks {LIST[0]} with {LIST[1]} behind it")
-    lines: dict[str, tuple[list[str], list[str]]] = {}  # by title: the data, or links to them, and the states
+    lines: dict[str, tuple[list[str], list[FilledTable]]] = {}  # by title: the data, or links to them, and the tables
     for layout, stored in _stored(results, layouts):
         if stored:
             title, place = _short(layout), f"({link}/{layout.name}/README.md)"
-            general = title.removesuffix(f" on {layout.dataset}")
-            if general == title:
+            general, on, _ = title.partition(f" on {layout.dataset}") if layout.dataset else (title, "", "")
+            if not on:
                 title, data = f"[{escape(title)}]{place}", escape(layout.data)
             else:
                 title, data = escape(general), f"[{escape(layout.dataset)}]{place}"
-            every, states = lines.setdefault(title, ([], []))
+            every, tables = lines.setdefault(title, ([], []))
             every.append(data)
-            states.append(_state(stored[0]))
-    rows = [[title, ", ".join(every), ", ".join(dict.fromkeys(states))] for title, (every, states) in lines.items()]
+            tables.append(stored[0])
+    rows = [[title, ", ".join(every), _state(*tables)] for title, (every, tables) in lines.items()]
     return f"{before}{begin}\n{plain_table(['Table', 'Data', 'State'], rows, left=3)}\n{end}{after}"
 
 
@@ -290,8 +290,8 @@ def _sources(text: str) -> pd.DataFrame:
     return frame.assign(**frame.reindex(columns=numbers).apply(pd.to_numeric, errors="coerce"))
 
 
-def _state(table: FilledTable) -> str:
-    return f"{table.complete} of {len(table.cells)} cells"
+def _state(*tables: FilledTable) -> str:
+    return f"{sum(table.complete for table in tables):,} of {sum(len(table.cells) for table in tables):,} cells"
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -82,7 +82,7 @@ def of_dataset(name: str) -> Layout:
     shown = tuple(Shown(row.key, row.title, _run(name, m, b)) for m, b, row in rows)
     return Layout(
         name=f"{NETWORKS}_{name}",
-        title=f"Table 7, every metric: {dataset_title(name)}",
+        title=f"Every metric of Table 7 on {name}: {dataset_title(name)}",
         description="Test metrics, ACC, F1 and ECE in percent. Tempered: after one temperature, fitted where the "
         f"settings were chosen. {PROTOCOL}Time: of a network, the last training of a split alone, without its trials; "
         "what is fitted chooses its penalty in that time.",
