@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from multimodal_loss.errors import UserError
+from multimodal_loss.errors import UserError, one_line
 from multimodal_loss.trackers import check_wandb
 
 METHOD = "facts.method.title"
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Exception as error:  # whatever W&B raises: no login, no network
-        print(f"error: W&B failed: {' '.join(f'{type(error).__name__}: {error}'.split())}", file=sys.stderr)
+        print(f"error: W&B failed: {one_line(f'{type(error).__name__}: {error}')}", file=sys.stderr)
         return 1
     return 0
 

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import pandas as pd
 
-from multimodal_loss.errors import UserError
+from multimodal_loss.errors import UserError, one_line
 from multimodal_loss.reporting.formats.cells_csv import CSV_FIELDS
 from multimodal_loss.trackers import check_wandb
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Exception as error:  # whatever wandb raises: no login, no network, disk full
-        print(f"error: W&B failed: {' '.join(f'{type(error).__name__}: {error}'.split())}", file=sys.stderr)
+        print(f"error: W&B failed: {one_line(f'{type(error).__name__}: {error}')}", file=sys.stderr)
         return 1
     return 0
 

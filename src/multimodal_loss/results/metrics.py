@@ -98,13 +98,18 @@ def tempered(probabilities: NDArray[np.floating], temperature: float) -> Floats:
     return np.asarray(softmax(logits / temperature, axis=1))
 
 
+def was_replaced(replaced: NDArray[np.integer], modalities: int) -> NDArray[np.bool_]:
+    """Which modalities of which samples were (N, M), from `replaced` (N,): the modality of each that was, or -1."""
+    return np.asarray(replaced[:, None] == np.arange(modalities))
+
+
 def distrust_auc(weights: NDArray[np.floating], replaced: NDArray[np.integer]) -> float | None:
     """Does trust follow noise? Area under the ROC curve of "this modality was replaced" by how little it is trusted,
     over all modalities of all samples: 0.5 is chance, at 1 every one that was replaced is trusted less than any other.
 
     `weights` (N, M); `replaced` (N,) the modality of each sample that was, or -1. None where none was, or each.
     """
-    which = replaced[:, None] == np.arange(weights.shape[1])
+    which = was_replaced(replaced, weights.shape[1])
     if not which.any() or which.all():
         return None
     return _auc_and_ap(which.ravel(), -np.asarray(weights, dtype=np.float64).ravel())[0]

@@ -25,11 +25,13 @@ def sentence(table: FilledTable) -> str:
     """
     if not table.has_values:
         return ""
-    differences = [one for one in table.cells.values() if one.cell.minus and one.mean is not None]
-    if leads := [one.mean for one in differences if one.mean is not None]:
+    differences = [
+        (one.cell.column, one.mean) for one in table.cells.values() if one.cell.minus and one.mean is not None
+    ]
+    if differences:
+        keys, leads = zip(*differences, strict=True)
         ahead, low, high = sum(lead > 0 for lead in leads), min(leads), max(leads)
-        titles = {column.key: column.full_title for column in table.layout.columns}
-        named = ", ".join(dict.fromkeys(titles[one.cell.column] for one in differences))
+        named = ", ".join(column.full_title for column in table.layout.columns if column.key in keys)
         start = f"{named} is above 0 in {ahead} of {len(leads)} rows"
         return f"{start}, from {low:+.1f} to {high:+.1f} points.".replace("-", "\N{MINUS SIGN}")
     table = as_read(table)

@@ -21,6 +21,7 @@ from multimodal_loss.reporting.figures.base import (
     styled,
 )
 from multimodal_loss.results.collect import read_trust
+from multimodal_loss.results.metrics import was_replaced
 
 CAPTION = (
     "How much each method trusts a modality of a test sample, as a share of 1, where that modality was replaced and "
@@ -53,7 +54,7 @@ def _in_words(panels: Mapping[str, Mapping[str, Trust]]) -> str:
     texts = []
     for title, panel in panels.items():
         for method, (shares, replaced) in panel.items():
-            which = replaced[:, None] == np.arange(shares.shape[1])
+            which = was_replaced(replaced, shares.shape[1])
             medians = [f"{np.median(part):.2f}" if part.size else "none" for part in (shares[which], shares[~which])]
             texts.append(f"{title}, {method} {' and '.join(medians)}")
     return f"Median trust where a modality was replaced, and where not: {'; '.join(texts)}."
@@ -69,7 +70,7 @@ def trust_figure(panels: Mapping[str, Mapping[str, Trust]]) -> Figure:
         for place, method in enumerate(methods):
             if method in panel:
                 shares, replaced = panel[method]
-                which = replaced[:, None] == np.arange(shares.shape[1])
+                which = was_replaced(replaced, shares.shape[1])
                 _spread(ax, shares[which], -place - 0.16, VERMILION, "replaced")
                 _spread(ax, shares[~which], -place + 0.16, BLUE, "not replaced")
         ax.set_yticks([-place for place in range(len(methods))], methods, color=INK)
