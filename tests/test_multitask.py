@@ -56,6 +56,17 @@ def test_ensemble_by_mean_is_the_mean_of_the_probabilities() -> None:
     torch.testing.assert_close(probabilities, scores.softmax(-1).mean(dim=1))
 
 
+def test_until_the_ensemble_is_fitted_it_is_the_mean() -> None:
+    """It was uniform, so that training stopped by validation kept its first epoch."""
+    scores, mask = torch.randn(40, 2, 3, dtype=torch.float64), torch.ones(40, 2, dtype=torch.bool)
+    mask[::4, 0] = False
+    logistic, mean = Multitask(3, 2), Multitask(3, 2, ensemble="mean")
+    for given in (None, mask):
+        torch.testing.assert_close(logistic.probabilities(scores, given), mean.probabilities(scores, given))
+    logistic.after_training(lambda: scores, torch.arange(40) % 3)
+    assert not torch.allclose(logistic.probabilities(scores), mean.probabilities(scores), atol=1e-2)
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_ensemble_by_logistic_regression_is_scikit_learns(classes: int) -> None:
     """Fitted on the training outputs of both heads side by side, applied to the test outputs."""

@@ -18,7 +18,8 @@ class Multitask(Fusion):
     The fused prediction is the second step of MOMA ("Ensemble" in Table 5): "logistic", logistic regression on the
     modalities' probabilities side by side (M * C numbers), which `after_training` fits on the training samples (it
     needs scikit-learn) and puts into the buffers `ensemble_weight` (C, M * C) and `ensemble_bias` (C,), so that it
-    travels with the checkpoint; "mean", the mean of the probabilities.
+    travels with the checkpoint; "mean", the mean of the probabilities, which "logistic" also predicts until it is fitted
+    (a trainer that stops by validation sees that).
 
     Of a sample that lacks modalities the loss sums the others' cross-entropies (its mean is still over samples), "mean"
     is over the others, and the regression reads the others: its terms of what is missing are 0.
@@ -62,16 +63,17 @@ class Multitask(Fusion):
         return torch.stack(losses).sum(dim=0)
 
     def compute_logits(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
-        if self.ensemble == "mean":
-            log_p = scores.log_softmax(dim=-1)
-            if mask is not None:
-                log_p = log_p.masked_fill(~mask.unsqueeze(2), -torch.inf)
-            return log_p.logsumexp(dim=1)  # softmax of this is the mean of the probabilities
-        weight, bias = self.ensemble_weight.to(scores.dtype), self.ensemble_bias.to(scores.dtype)
-        p = scores.softmax(dim=-1)
+        log_p = scores.log_softmax(dim=-1)
+        p = log_p.exp()
         if mask is not None:
             p = p.masked_fill(~mask.unsqueeze(2), 0)
-        return F.linear(p.flatten(1), weight, bias)
+            log_p = log_p.masked_fill(~mask.unsqueeze(2), -torch.inf)
+        mean = log_p.logsumexp(dim=1)  # softmax of this is the mean of the probabilities
+        if self.ensemble == "mean":
+            return mean
+        weight, bias = self.ensemble_weight.to(scores.dtype), self.ensemble_bias.to(scores.dtype)
+        # Without weights every epoch would predict the same, and stopping by validation would keep the first.
+        return torch.where((weight != 0).any(), F.linear(p.flatten(1), weight, bias), mean)
 
     @torch.no_grad()
     def after_training(self, scores: Callable[[], Tensor], target: Tensor, mask: Tensor | None = None) -> None:
