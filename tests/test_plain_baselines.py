@@ -9,6 +9,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from multimodal_loss.backbones import Boosting, LogisticRegression, ModalityLogistic
+from multimodal_loss.errors import UserError
 from multimodal_loss.fusion.logistic import PENALTIES, cross_fitted
 from multimodal_loss.results.metrics import fit_temperature, tempered
 
@@ -78,13 +79,16 @@ def test_the_mean_is_of_tempered_probabilities_and_the_best_is_one_modality() ->
 
 def test_boosting_is_scikit_learns() -> None:
     inputs, target = made()
-    backbone = Boosting([(4,), (6,)], 4, iterations=20)
+    backbone = Boosting([(4,), (6,)], 4, iterations=20, bins=16)
     backbone.fit(inputs, target)
     x = torch.cat(inputs, dim=1).numpy()
-    model = HistGradientBoostingClassifier(max_iter=20, early_stopping=True, random_state=0).fit(x, target.numpy())
+    oracle = HistGradientBoostingClassifier(max_iter=20, early_stopping=True, random_state=0, max_bins=16)
+    model = oracle.fit(x, target.numpy())
     probabilities = backbone(inputs)[:, 0].softmax(-1).numpy()
     np.testing.assert_allclose(probabilities[:, :3], model.predict_proba(x), atol=1e-5)
     assert (probabilities[:, 3] < 1e-9).all()  # a class that it has not seen
+    with pytest.raises(UserError, match=r"backbone\.bins=256: must be a whole number from 2 to 255"):
+        Boosting([(4,), (6,)], 4, bins=256)
 
 
 def test_logistic_regression_chooses_its_penalty_where_none_is_given() -> None:

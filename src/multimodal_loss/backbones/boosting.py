@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from torch import Tensor, nn
 
-from multimodal_loss.errors import require_number
+from multimodal_loss.errors import UserError, require_number, shown
 
 
 class Boosting(nn.Module):
@@ -22,6 +22,7 @@ class Boosting(nn.Module):
         num_classes: C.
         iterations: trees per class at most; a tenth of the training samples is held out to stop earlier.
         learning_rate: of the boosting.
+        bins: values that a feature is rounded to, 2 to 255.
 
     `deterministic`: every seed gives the same.
     """
@@ -36,13 +37,16 @@ class Boosting(nn.Module):
         num_classes: int,
         iterations: int = 300,
         learning_rate: float = 0.1,
+        bins: int = 64,
     ) -> None:
         super().__init__()
         require_number("backbone.iterations", iterations, positive=True, integer=True)
         require_number("backbone.learning_rate", learning_rate, positive=True)
+        if isinstance(bins, bool) or bins not in range(2, 256):
+            raise UserError(f"backbone.bins={shown(bins)}: must be a whole number from 2 to 255")
         self.num_classes = num_classes
         self.model = HistGradientBoostingClassifier(
-            max_iter=iterations, learning_rate=learning_rate, early_stopping=True, random_state=0
+            max_iter=iterations, learning_rate=learning_rate, early_stopping=True, random_state=0, max_bins=bins
         )
         self.unused = nn.Parameter(torch.zeros(1), requires_grad=False)  # what says where the module lies
 

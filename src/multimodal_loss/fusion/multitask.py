@@ -18,8 +18,8 @@ class Multitask(Fusion):
     The fused prediction is the second step of MOMA ("Ensemble" in Table 5): "logistic", logistic regression on the
     modalities' probabilities side by side (M * C numbers), which `after_training` fits on the training samples (it
     needs scikit-learn) and puts into the buffers `ensemble_weight` (C, M * C) and `ensemble_bias` (C,), so that it
-    travels with the checkpoint; "mean", the mean of the probabilities, which "logistic" also predicts until it is fitted
-    (a trainer that stops by validation sees that).
+    travels with the checkpoint; "mean", the mean of the probabilities, which "logistic" also predicts until it is
+    fitted (a trainer that stops by validation sees that).
 
     Of a sample that lacks modalities the loss sums the others' cross-entropies (its mean is still over samples), "mean"
     is over the others, and the regression reads the others: its terms of what is missing are 0.
