@@ -17,7 +17,7 @@ from multimodal_loss.reporting.analysis.fill import fill
 from multimodal_loss.reporting.analysis.provenance import provenance
 from multimodal_loss.reporting.analysis.significance import Comparison
 from multimodal_loss.reporting.formats.cells_csv import cells_csv
-from multimodal_loss.reporting.formats.saved import own_predictions, own_verdict, readmes, with_list
+from multimodal_loss.reporting.formats.saved import choices, own_predictions, own_verdict, readmes, with_list
 from multimodal_loss.reporting.layouts import all_layouts
 
 LAYOUTS = all_layouts()
@@ -134,6 +134,17 @@ def test_damaged_results_are_named(results: Path, damage: str) -> None:
     (results / "table_1" / damage).write_text("{")
     with pytest.raises(UserError, match="cannot read the results in"):
         written(results)
+
+
+def test_what_was_chosen_is_counted() -> None:
+    text = (
+        "row,replicate_id,chosen,NLL,ACC,epochs,temperature,trials\n"
+        'a,0,"optimizer.lr=0.01, backbone.hidden=[64, 32]",0.1,0.9,7,1,8\n'
+        'a,1,"optimizer.lr=0.01, backbone.hidden=[]",0.1,0.9,100,1,8\n'
+        "b,0,,0.1,0.9,0,1,1\n"
+    )
+    table = choices(text, {"a": "Method_A"})
+    assert table.splitlines()[2:] == [r"| Method\_A | lr 0.01 (2); hidden \[64, 32\] (1), \[\] (1) | 53.5 | 7 to 100 |"]
 
 
 def test_own_predictions_are_means_over_replicates() -> None:

@@ -98,21 +98,27 @@ def sentence(found: Ranks | None, of: str) -> str:
 
 
 def behind(table: FilledTable, reference: str, keys: Sequence[str], points: float = 1.0) -> str:
-    """Which of the rows are more than so many points below the reference, on which columns; empty without it."""
+    """How many of the rows are more than so many points below the reference and, in a line for each column, which;
+    empty without it.
+    """
     titles = {row.key: row.full_title for row in table.layout.rows}
-    found, counted = [], 0
+    counted, lines = 0, []
     for column in table.layout.columns:
         wanted = table.cells.get((reference, column.key))
         if wanted is None or wanted.mean is None:
             continue
-        for key in keys:
-            cell = table.cells.get((key, column.key))
-            if cell is None or cell.mean is None or cell.values.keys() != wanted.values.keys():
-                continue
-            counted += 1
-            if cell.mean < wanted.mean - points:
-                found.append(f"{titles[key]} on {column.title} ({cell.mean - wanted.mean:+.1f})")
+        cells = [(titles[key], table.cells.get((key, column.key))) for key in keys]
+        gaps = [
+            (cell.mean - wanted.mean, title)
+            for title, cell in cells
+            if cell is not None and cell.mean is not None and cell.values.keys() == wanted.values.keys()
+        ]
+        named = [f"{title} ({gap:+.1f})" for gap, title in sorted(gaps) if gap < -points]
+        counted += len(gaps)
+        if named:
+            lines.append((len(named), f"{len(named)} of {len(gaps)} on {column.title}: {'; '.join(named)}."))
     if not counted:
         return ""
-    start = f"{len(found)} of {counted} networks are more than {points:g} point below {titles[reference]}"
-    return f"{start}: {'; '.join(found)}." if found else f"{start}."
+    total = sum(count for count, _ in lines)
+    start = f"{total} of {counted} networks are more than {points:g} point below {titles[reference]}"
+    return "\n".join([f"{start}{':' if lines else '.'}", *(line for _, line in lines)])

@@ -13,10 +13,11 @@ MOST_RANGES = 2
 
 
 def sentences(table: FilledTable, compared: Sequence[Comparison]) -> list[str]:
-    """The sentence, which differences are real, and what else the layout says of its cells."""
+    """The sentence, which differences are real, and what else the layout says of its cells, each a paragraph."""
     layout = table.layout
     tests = significance.sentence(compared, layout.focus, layout.draws)
-    return [one for one in (sentence(table), tests, *(of(table) for of in layout.verdicts)) if one]
+    said = (sentence(table), tests, *(of(table) for of in layout.verdicts))
+    return [line for one in said for line in one.splitlines()]
 
 
 def sentence(table: FilledTable) -> str:
