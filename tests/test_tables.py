@@ -318,6 +318,8 @@ def test_features_constant_in_the_training_part_are_left_out_with_a_warning(
     warned = capsys.readouterr().err
     assert warned.count("\n") == 1
     assert "genes.csv: 2 features ('g2', 'g5') left out: constant in the training part" in warned
+    TablesDataset(folder).load(0)
+    assert not capsys.readouterr().err  # it has been said
 
 
 def test_a_feature_missing_from_the_whole_training_part_is_left_out(folder: Path) -> None:

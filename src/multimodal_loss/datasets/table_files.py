@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -408,5 +408,7 @@ def counted(names: Sequence[str], noun: str) -> str:
     return f"{len(names)} {noun}{'' if len(names) == 1 else 's'} ({listed(names)})"
 
 
+@cache
 def warn(text: str) -> None:
+    """Once for each text: tuning loads every split again."""
     say(f"warning: {text}")
