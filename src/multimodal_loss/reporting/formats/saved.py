@@ -145,7 +145,8 @@ def readmes(results: Path, layouts: Mapping[str, Layout]) -> Iterator[tuple[Path
 
 def with_list(readme: str, results: Path, layouts: Mapping[str, Layout], link: str) -> str:
     """A README with the list of the tables that have results between its markers; `link` is the way to the folder. A
-    table that there is on several datasets ("Table 5 on tcga_brca") has one line.
+    table that there is on several datasets ("Table 5 on tcga_brca") has one line, one that belongs to another
+    ("table_7_digits" beside "table_7") none.
 
     Raises UserError where the markers are not both there.
     """
@@ -154,8 +155,10 @@ def with_list(readme: str, results: Path, layouts: Mapping[str, Layout], link: s
     if not end:
         raise UserError(f"the README lacks {LIST[0]} with {LIST[1]} behind it")
     lines: dict[str, tuple[list[str], list[FilledTable]]] = {}  # by title: the data, or links to them, and the tables
-    for layout, stored in _stored(results, layouts):
-        if stored:
+    found = list(_stored(results, layouts))
+    names = tuple(f"{layout.name}_" for layout, stored in found if stored)
+    for layout, stored in found:
+        if stored and not layout.name.startswith(names):
             title, place = _short(layout), f"({link}/{layout.name}/README.md)"
             general, on, _ = title.partition(f" on {layout.dataset}") if layout.dataset else (title, "", "")
             if not on:
