@@ -51,6 +51,20 @@ def test_sum_adds_the_modalities() -> None:
     torch.testing.assert_close(SumCrossEntropy(4, 3)(scores, target), expected, **EXACT)
 
 
+def test_a_modality_of_a_sum_weighs_what_it_adds_to_the_predicted_class() -> None:
+    scores, _ = draw(50, 3, 4)
+    fusion = SumCrossEntropy(4, 3)
+    weights = fusion.modality_weights(scores)
+    assert weights is not None
+    for sample, found in zip(scores.tolist(), weights.tolist(), strict=True):
+        totals = [sum(one[c] for one in sample) for c in range(4)]
+        predicted = totals.index(max(totals))
+        added = [max(0.0, one[predicted] - sum(one) / 4) for one in sample]
+        assert found == pytest.approx([one / sum(added) for one in added], rel=1e-10)
+    torch.testing.assert_close(fusion.modality_weights(scores + torch.tensor([5.0, 0, -2])[:, None]), weights)
+    assert SumCrossEntropy(4, 2).modality_weights(torch.zeros(1, 2, 4)).tolist() == [[0.5, 0.5]]  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(("modalities", "classes", "least"), [(3, 2, 0.0486), (2, 7, 0.594), (2, 34, 1.699)])
 def test_sum_of_probabilities_cannot_fall_below_its_floor(modalities: int, classes: int, least: float) -> None:
     target = torch.arange(classes)

@@ -451,6 +451,15 @@ def share_of_kept(losses: Tensor, kept: Tensor | None) -> Tensor:
     return kept.sum().to(losses.dtype).where(kept, torch.inf)
 
 
+def shares(added: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Each modality's share (B, M) of what those that add more than 0 add; where none does, all are alike."""
+    added = added.clamp(min=0)
+    nothing = ~(added > 0).any(dim=1, keepdim=True)
+    if mask is not None:
+        nothing = nothing & mask
+    return F.normalize(added.masked_fill(nothing, 1), p=1, dim=1)
+
+
 def patterns(mask: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Which samples of a mask (B, M) have the same modalities: for each kind their positions, and the modalities'."""
     if mask.shape[1] < 63:  # as binary numbers they are sorted 15 times as fast

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multimodal_loss.fusion.base import check_choice, check_number, patterns
+from multimodal_loss.fusion.base import check_choice, check_number, patterns, shares
 from multimodal_loss.fusion.gradients import autograd_only, with_own_gradient
 from multimodal_loss.fusion.multimodal_fused import (
     MAX_INVERSE_GAMMA,
@@ -172,11 +172,7 @@ class MultiModalLoss(ProxyFusion):
     def compute_weights(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         contributions = self._contributions(scores, mask)
         predicted = contributions.sum(dim=1, keepdim=True).argmax(dim=2, keepdim=True)
-        added = contributions.take_along_dim(predicted, dim=2).squeeze(2).clamp(min=0)
-        nothing = ~(added > 0).any(dim=1, keepdim=True)
-        if mask is not None:
-            nothing = nothing & mask
-        return F.normalize(added.masked_fill(nothing, 1), p=1, dim=1)
+        return shares(contributions.take_along_dim(predicted, dim=2).squeeze(2), mask)
 
     def diagnostics(self, scores: Callable[[], Tensor], target: Tensor, mask: Tensor | None = None) -> dict[str, Any]:
         return {"proxies": self.proxy_diagnostics(scores(), target, mask)}

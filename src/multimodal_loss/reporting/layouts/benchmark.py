@@ -123,9 +123,9 @@ def trust(kind: str) -> Layout:
         name=f"{NETWORKS}_trust_{kind}",
         title=f"Table 7, {kind} modalities: does trust follow?",
         description="AUROC in percent: of all modalities of all test samples, how well little trust tells those that "
-        "were replaced; 50 is chance. Trust is a modality's share: MultiModal, of what all add to the predicted "
-        "class's logit; TMC and ECML, of certainty (1 - u); QMF, of confidence; FUML, of its weights. The runs of "
-        f"{CORRUPTED}_{kind}.",
+        "were replaced; 50 is chance. Trust is a modality's share: MultiModal and SUM, of what all add to the "
+        "predicted class's logit; TMC and ECML, of certainty (1 - u); QMF, of confidence; FUML, of its weights. The "
+        f"runs of {CORRUPTED}_{kind}.",
         command=CORRUPTED_COMMAND,
         rows=tuple(Row(method, method_title(method)) for method in methods),
         columns=columns,
