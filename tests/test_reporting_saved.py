@@ -136,6 +136,12 @@ def test_damaged_results_are_named(results: Path, damage: str) -> None:
         written(results)
 
 
+def test_a_table_that_belongs_to_another_is_not_in_the_list() -> None:
+    listed = with_list(BLOCK, COMMITTED, LAYOUTS, "results")
+    assert "(results/table_7/README.md)" in listed and "(results/table_5_tcga_brca/README.md)" in listed
+    assert (COMMITTED / "table_7_digits" / "cells.csv").exists() and "table_7_digits" not in listed
+
+
 def test_what_was_chosen_is_counted() -> None:
     text = (
         "row,replicate_id,chosen,NLL,ACC,epochs,temperature,trials\n"

@@ -42,7 +42,8 @@ class Boosting(nn.Module):
         super().__init__()
         require_number("backbone.iterations", iterations, positive=True, integer=True)
         require_number("backbone.learning_rate", learning_rate, positive=True)
-        if isinstance(bins, bool) or bins not in range(2, 256):
+        require_number("backbone.bins", bins, positive=True, integer=True)
+        if not 2 <= bins <= 255:
             raise UserError(f"backbone.bins={shown(bins)}: must be a whole number from 2 to 255")
         self.num_classes = num_classes
         self.model = HistGradientBoostingClassifier(

@@ -451,13 +451,18 @@ def share_of_kept(losses: Tensor, kept: Tensor | None) -> Tensor:
     return kept.sum().to(losses.dtype).where(kept, torch.inf)
 
 
-def shares(added: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Each modality's share (B, M) of what those that add more than 0 add; where none does, all are alike."""
-    added = added.clamp(min=0)
-    nothing = ~(added > 0).any(dim=1, keepdim=True)
-    if mask is not None:
-        nothing = nothing & mask
-    return F.normalize(added.masked_fill(nothing, 1), p=1, dim=1)
+def shares(values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Each modality's share of the values (B, M), those below 0 as 0; equal ones where none is above."""
+    here = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
+    values = values.clamp(min=0).masked_fill(~here, 0)
+    none = ~(values > 0).any(dim=1, keepdim=True)
+    return F.normalize(values.masked_fill(none & here, 1), p=1, dim=1)
+
+
+def predicted_shares(contributions: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Each modality's share (B, M) of what all add to the predicted class, from what they add to each (B, M, C)."""
+    predicted = contributions.sum(dim=1, keepdim=True).argmax(dim=2, keepdim=True)
+    return shares(contributions.take_along_dim(predicted, dim=2).squeeze(2), mask)
 
 
 def patterns(mask: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multimodal_loss.fusion.base import check_choice, check_number, patterns, shares
+from multimodal_loss.fusion.base import check_choice, check_number, patterns, predicted_shares
 from multimodal_loss.fusion.gradients import autograd_only, with_own_gradient
 from multimodal_loss.fusion.multimodal_fused import (
     MAX_INVERSE_GAMMA,
@@ -170,9 +170,7 @@ class MultiModalLoss(ProxyFusion):
         return self._on_scores("_contributions", scores, mask, orders=orders)
 
     def compute_weights(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
-        contributions = self._contributions(scores, mask)
-        predicted = contributions.sum(dim=1, keepdim=True).argmax(dim=2, keepdim=True)
-        return shares(contributions.take_along_dim(predicted, dim=2).squeeze(2), mask)
+        return predicted_shares(self._contributions(scores, mask), mask)
 
     def diagnostics(self, scores: Callable[[], Tensor], target: Tensor, mask: Tensor | None = None) -> dict[str, Any]:
         return {"proxies": self.proxy_diagnostics(scores(), target, mask)}

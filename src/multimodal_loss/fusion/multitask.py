@@ -64,16 +64,15 @@ class Multitask(Fusion):
 
     def compute_logits(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         log_p = scores.log_softmax(dim=-1)
-        p = log_p.exp()
         if mask is not None:
-            p = p.masked_fill(~mask.unsqueeze(2), 0)
             log_p = log_p.masked_fill(~mask.unsqueeze(2), -torch.inf)
         mean = log_p.logsumexp(dim=1)  # softmax of this is the mean of the probabilities
         if self.ensemble == "mean":
             return mean
         weight, bias = self.ensemble_weight.to(scores.dtype), self.ensemble_bias.to(scores.dtype)
+        fitted = F.linear(_side_by_side(scores, mask), weight, bias)
         # Without weights every epoch would predict the same, and stopping by validation would keep the first.
-        return torch.where((weight != 0).any(), F.linear(p.flatten(1), weight, bias), mean)
+        return torch.where((weight != 0).any(), fitted, mean)
 
     @torch.no_grad()
     def after_training(self, scores: Callable[[], Tensor], target: Tensor, mask: Tensor | None = None) -> None:
@@ -83,9 +82,13 @@ class Multitask(Fusion):
         from multimodal_loss.fusion.logistic import fit_logistic  # here: the losses need torch alone
 
         kept = target != self.ignore_index
-        probabilities = scores().softmax(dim=-1)
-        if mask is not None:
-            probabilities = probabilities.masked_fill(~mask.unsqueeze(2), 0)
-        weight, bias = fit_logistic(probabilities[kept].flatten(1), target[kept], self.num_classes, C=1.0)
+        probabilities = _side_by_side(scores(), mask)
+        weight, bias = fit_logistic(probabilities[kept], target[kept], self.num_classes, C=1.0)
         self.ensemble_weight.copy_(weight)
         self.ensemble_bias.copy_(bias)
+
+
+def _side_by_side(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """What the regression reads: each modality's probabilities (B, M * C), 0 where it is missing."""
+    p = scores.softmax(dim=-1)
+    return (p if mask is None else p.masked_fill(~mask.unsqueeze(2), 0)).flatten(1)

@@ -3,10 +3,9 @@
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from multimodal_loss.fusion.base import Fusion, check_choice, check_number, mean_of_kept
+from multimodal_loss.fusion.base import Fusion, check_choice, check_number, mean_of_kept, shares
 
 VARIANTS = ("text_image", "rgbd")
 RANK_MARGINS = ("released", "required")
@@ -93,11 +92,7 @@ class QMF(Fusion):
 
     def compute_weights(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         """The confidences' shares, those below 0 as 0; equal ones where none is above."""
-        confidence = _confidence(scores).clamp(min=0)
-        here = torch.ones_like(confidence, dtype=torch.bool) if mask is None else mask
-        confidence = confidence.masked_fill(~here, 0)
-        none = ~(confidence > 0).any(dim=1, keepdim=True)
-        return F.normalize(confidence.masked_fill(none & here, 1), p=1, dim=1)
+        return shares(_confidence(scores), mask)
 
     def compute_loss(
         self, scores: Tensor, target: Tensor, mask: Tensor | None = None, index: Tensor | None = None

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from multimodal_loss.fusion.base import Fusion, shares
+from multimodal_loss.fusion.base import Fusion, predicted_shares
 
 
 class SumCrossEntropy(Fusion):
@@ -17,6 +17,5 @@ class SumCrossEntropy(Fusion):
         return scores.sum(dim=1)
 
     def compute_weights(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
-        predicted = scores.sum(dim=1, keepdim=True).argmax(dim=2, keepdim=True)
-        centred = scores - scores.mean(dim=2, keepdim=True)  # a number added to all classes decides nothing
-        return shares(centred.take_along_dim(predicted, dim=2).squeeze(2), mask)
+        # A number added to all classes decides nothing.
+        return predicted_shares(scores - scores.mean(dim=2, keepdim=True), mask)

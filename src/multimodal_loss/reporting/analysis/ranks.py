@@ -102,7 +102,7 @@ def behind(table: FilledTable, reference: str, keys: Sequence[str], points: floa
     empty without it.
     """
     titles = {row.key: row.full_title for row in table.layout.rows}
-    counted, lines = 0, []
+    counted, total, lines = 0, 0, []
     for column in table.layout.columns:
         wanted = table.cells.get((reference, column.key))
         if wanted is None or wanted.mean is None:
@@ -114,11 +114,10 @@ def behind(table: FilledTable, reference: str, keys: Sequence[str], points: floa
             if cell is not None and cell.mean is not None and cell.values.keys() == wanted.values.keys()
         ]
         named = [f"{title} ({gap:+.1f})" for gap, title in sorted(gaps) if gap < -points]
-        counted += len(gaps)
+        counted, total = counted + len(gaps), total + len(named)
         if named:
-            lines.append((len(named), f"{len(named)} of {len(gaps)} on {column.title}: {'; '.join(named)}."))
+            lines.append(f"{len(named)} of {len(gaps)} on {column.title}: {'; '.join(named)}.")
     if not counted:
         return ""
-    total = sum(count for count, _ in lines)
     start = f"{total} of {counted} networks are more than {points:g} point below {titles[reference]}"
-    return "\n".join([f"{start}{':' if lines else '.'}", *(line for _, line in lines)])
+    return "\n".join([f"{start}{':' if lines else '.'}", *lines])

@@ -112,9 +112,9 @@ class Layout:
     of rows, one of which a pair must have to be tested; empty for every pair. `focus`: how the titles of the rows begin
     that the verdict is about, and that are marked. `across`: what the columns are called where these are the methods:
     the table is read turned, with methods downwards, if that is its longer side. `verdicts`: functions (table) that say
-    something of its cells, in a sentence or not at all. `pictures`: functions (table) that draw its cells. `notice`:
-    what must be said of all its numbers, on the page and in pictures. `offered`: whether it is named where it has not
-    been run; a variant of another table is an offer that the other makes.
+    something of its cells, each line a paragraph, or nothing. `pictures`: functions (table) that draw its cells.
+    `notice`: what must be said of all its numbers, on the page and in pictures. `offered`: whether it is named where it
+    has not been run; a variant of another table is an offer that the other makes.
     """
 
     name: str
