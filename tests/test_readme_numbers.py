@@ -1,0 +1,109 @@
+"""The README's findings are what the committed cells say: their numbers are computed again from the CSV files."""
+
+from collections.abc import Iterable
+from statistics import fmean
+
+import pandas as pd
+from scipy.stats import ttest_ind
+
+from conftest import ROOT
+
+RESULTS = ROOT / "outputs" / "results"
+README = " ".join((ROOT / "README.md").read_text().split())
+
+
+def cells(table: str) -> pd.DataFrame:
+    return pd.read_csv(RESULTS / table / "cells.csv")
+
+
+def says(sentence: str) -> None:
+    assert sentence in README, f"README.md does not say: {sentence}"
+
+
+def spread(numbers: Iterable[float], digits: int) -> str:
+    rounded = [f"{number:.{digits}f}" for number in (min(numbers), max(numbers))]
+    return " to ".join(dict.fromkeys(rounded))
+
+
+def test_the_lead_on_other_draws() -> None:
+    means = cells("table_1_data_seeds").pivot_table(index="row", columns="column", values="mean")
+    lead = (means["multimodal"] - means["sum_ce"]).groupby(means.index.str[: len("noisy_modalities=0")])
+    leads = {int(row[-1]): list(draws) for row, draws in lead}
+    says(f"by {spread(leads[1], 1)} points with one of three noisy and by {spread(leads[2], 1)} with two")
+    assert min(leads[0]) < 0 < max(leads[0]), "without noise there is no lead"
+
+
+def test_the_product_of_experts_against_multimodal() -> None:
+    def accuracies(table: str, column: str) -> list[list[float]]:
+        chosen = cells(table).query("column == @column").sort_values("row")
+        return [[float(value) for value in values.split(";")] for values in chosen["values"]]
+
+    pairs = list(
+        zip(accuracies("table_1_readings", "mulmix/product"), accuracies("table_1", "multimodal"), strict=True)
+    )
+    none, one, two = (fmean(product) - fmean(multimodal) for product, multimodal in pairs)
+    says(
+        f"{none:.1f} and {one:.1f} points above MultiModal with none and one noisy modality, {-two:.1f} below with two"
+    )
+    chance = sorted(float(ttest_ind(*pair, equal_var=False).pvalue) for pair in pairs)
+    assert chance[0] * len(chance) > 0.05, "Holm: none of the three differences is more than chance"
+    says("five seeds of one draw do not tell them apart")
+
+
+def test_no_difference_is_real_on_tcga() -> None:
+    best = []
+    for dataset in ("tcga_brca", "tcga_kipan", "tcga_subtypes"):
+        assert (pd.read_csv(RESULTS / f"table_5_{dataset}" / "significance.csv")["p_holm"] > 0.05).all()
+        whole = cells(f"table_5_{dataset}").query("column == 'ACC' and state == 'complete'")
+        best.append(whole.loc[whole["mean"].idxmax(), "row"])
+    assert sum("logistic" in row for row in best) == 2, best
+    says("logistic regression on both modalities has the best mean on two of three sets")
+
+
+def test_what_the_read_out_brings_back() -> None:
+    """More than 5 points below a network on the modality alone, seed by seed, before and after the read-out."""
+    own = pd.read_csv(RESULTS / "table_1" / "modalities.csv")
+    alone = own[own["method"].str.startswith("Unimodal")].set_index(["condition", "modality", "replicate_id"])["ACC"]
+
+    def lost(method: str) -> tuple[int, int, int]:
+        of = own[own["method"] == method].set_index(["condition", "modality", "replicate_id"])
+        below = [of["ACC"][of["prediction"] == prediction] < alone - 0.05 for prediction in ("softmax", "read-out")]
+        softmax, read_out = (below_alone.reindex(alone.index) for below_alone in below)
+        return int(softmax.sum()), len(alone), int(read_out.sum())
+
+    softmax, of, read_out = lost("MultiModal")
+    other, _, other_read_out = lost("SoftTriple")
+    says(
+        f"{softmax} of {of} own predictions lie more than 5 points below a network on that modality alone, "
+        f"{read_out} once a linear read-out of its scores is fitted; SoftTriple {other} and {other_read_out}"
+    )
+
+
+def test_table_7() -> None:
+    differences = pd.read_csv(RESULTS / "table_7" / "significance.csv")
+    real = differences[differences["p_holm"] < 0.05]
+    whole = cells("table_7").query("metric == 'test/fused/ACC'")
+    assert (whole["state"] == "complete").all()
+    accuracy = whole.pivot_table(index="row", columns="column", values="mean")
+    best = accuracy.idxmax()
+    assert not best.str.startswith("multimodal/").any()
+    below = accuracy.filter(regex="/", axis="index") < accuracy.loc["concat_logistic"] - 1
+    of_multimodal = below.loc[["multimodal/linear", "multimodal/mlp_small"]].to_numpy().sum()
+    says(
+        f"{len(real)} of {len(differences)} differences are more than chance. MultiModal is best on none and "
+        f"not told apart from the best on all six; {below.to_numpy().sum()} of {below.size} networks, "
+        f"{of_multimodal} of these MultiModal's, are more than a point below logistic regression on all modalities"
+    )
+    assert (pd.read_csv(RESULTS / "table_7_multimodal" / "significance.csv")["p_holm"] > 0.05).all()
+    says("K and the loss's variant [change nothing](outputs/results/table_7_multimodal/README.md) beyond chance")
+
+
+def test_trust_in_a_modality_that_was_replaced() -> None:
+    auroc = cells("table_7_trust_conflicting").pivot_table(index="row", columns="column", values="mean")
+    views = auroc[["digits/0.5", "mnist_hog/0.5"]]
+    certain = views.loc[["tmc", "ecml", "qmf"]].to_numpy().ravel()
+    says(
+        f"is {spread(views.loc['multimodal'], 0)} by MultiModal's shares, "
+        f"{spread(views.loc['sum_ce_logits'], 0)} by plain SUM's, {spread(views.loc['fuml'], 0)} by FUML's weights, "
+        f"{spread(certain, 0)} by TMC, ECML and QMF; on HTAD all are at {spread(auroc['htad/0.5'], 0)}"
+    )
