@@ -99,7 +99,7 @@ def test_the_page_of_generated_clips(tmp_path: Path) -> None:
     assert "NOT EPIC-KITCHENS" in page and "MultiModal, with 90.0, is among them" in page
     for word in ("F1 of each class", "Which modality carries which verb", "Confusion matrices", "Figure 4", "Training"):
         assert f"<strong>{word}" in page
-    assert "Every pair of methods" not in page and "Timeline" not in page and "paper 71" not in page
+    assert "Pairs of methods compared" not in page and "Timeline" not in page and "paper 71" not in page
     for picture in ("f1", "modalities", "confusion", "figure_4"):
         svg = (tmp_path / "out" / "figures" / f"{picture}_quick_table_4.svg").read_text()
         assert "NOT EPIC-KITCHENS" in svg.replace("\n", " ") or "<!-- QUICK" in svg

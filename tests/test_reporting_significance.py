@@ -131,22 +131,32 @@ def test_only_folds_with_the_same_test_samples_are_paired(tmp_path: Path) -> Non
 
 
 def test_draws_of_the_data_are_compared_by_the_paired_t_test() -> None:
-    """Over those that both rows have; the cells alone say it, whatever runs they are of."""
-    names = ("MultiModal", "other", "third")
+    """The cells alone say it, whatever runs they are of; one that lacks a draw waits for it."""
+    names = ("MultiModal", "other", "third", "begun")
     layout = replace(
         LAYOUT,
         cells=tuple(Cell(name, "ACC", over=tuple((draw, "x") for draw in range(100, 105))) for name in names),
         against=("MultiModal",),
     )
-    values = ({100: 86.4, 101: 84.1, 102: 88.0, 103: 85.2}, {100: 80.0, 101: 83.0, 102: 84.9, 103: 80.1, 104: 70.0})
-    rows = zip(layout.cells, (*values, {100: 86.0, 101: 85.0, 102: 88.5, 103: 85.0}), strict=True)
-    cells = {(c.row, c.column): FilledCell(c, "complete", of_row, tuple(of_row)) for c, of_row in rows}
+    draws = range(100, 105)
+    values = (
+        (86.4, 84.1, 88.0, 85.2, 86.0),
+        (80.0, 83.0, 84.9, 80.1, 70.0),
+        (86.0, 85.0, 88.5, 85.0, 86.0),
+        (1.0, 2.0),
+    )
+    cells = {
+        (c.row, c.column): FilledCell(
+            c, "complete" if len(of_row) == 5 else "partial", dict(zip(draws, of_row, strict=False)), tuple(draws)
+        )
+        for c, of_row in zip(layout.cells, values, strict=True)
+    }
     found = compare(FilledTable(layout, cells))
-    assert [(c.first, c.second, c.folds) for c in found] == [("MultiModal", "other", 4), ("MultiModal", "third", 4)]
-    expected = stats.ttest_rel(list(values[0].values()), list(values[1].values())[:4])
+    assert [(c.first, c.second, c.folds) for c in found] == [("MultiModal", "other", 5), ("MultiModal", "third", 5)]
+    expected = stats.ttest_rel(values[0], values[1])
     assert (found[0].t, found[0].p) == pytest.approx((expected.statistic, expected.pvalue))
     text = significance.sentence(found, "MultiModal", draws=True)
-    assert "(paired t-test over 4 draws, Holm's correction, 5 % level)" in text
+    assert "(paired t-test over 5 draws, Holm's correction, 5 % level)" in text
 
 
 def test_one_fold_or_no_run_is_not_tested(tmp_path: Path) -> None:

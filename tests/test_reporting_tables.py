@@ -151,7 +151,8 @@ def test_the_best_of_several_runs_is_that_of_the_validation_part(tmp_path: Path)
         return fill(of_best(), Runs(read_runs(tmp_path), named_plan))
 
     first, second, mean = filled().cells.values()
-    assert (first.state, first.mean, first.note) == ("partial", pytest.approx(75), "100c, 2 of 3")
+    assert (first.state, first.mean, first.note) == ("partial", pytest.approx(75), "100c; 2 of 3 runs have ended")
+    assert (replicates_text(first, 5), first.n) == ("partial", 5)
     assert (second.state, mean.state, mean.n) == ("partial", "missing", 0)
     write_tried(tmp_path, "100b", 0.8, [0.85] * 5)  # as good as c there: the first counts
     first, second, mean = filled().cells.values()
@@ -159,8 +160,10 @@ def test_the_best_of_several_runs_is_that_of_the_validation_part(tmp_path: Path)
     assert first.wanted == "100a+100b+100c" and first.run and first.run.name == "100b"
     assert (mean.state, mean.values) == ("partial", {100: pytest.approx(85)})
     write_run(tmp_path / "101a", fake_result([0.9] * 5, status="failed", error="diverged"))
+    assert (filled().cells["r", "draw 101"].note) == "101b; 101a failed; 2 of 3 runs have ended"
     write_tried(tmp_path, "101c", 0.5, [0.4] * 5)
-    assert filled().cells["r", "draw 101"].state == "partial"
+    second = filled().cells["r", "draw 101"]  # a rate that diverges is one that was tried
+    assert (second.state, second.mean, second.note) == ("complete", pytest.approx(65), "101b; 101a failed")
     # What was tried was trained for this table: its time counts, and it is nobody's own run.
     assert {run.name for run in filled().runs} == {"100a", "100b", "100c", "101a", "101b", "101c"}
 
@@ -179,6 +182,9 @@ def test_a_mean_over_draws_is_of_means_over_seeds_and_also_of_committed_cells(tm
     assert here.cells["r", "mean"].state == "partial"
     joint = with_committed(here, committed, {})
     assert cells_csv(joint) == cells_csv(whole) and joint.cells["r", "draw 100"].run is None
+    part = fill(of_best(), Runs([run for run in runs if run.name == "100a"], named_plan))
+    assert part.cells["r", "draw 100"].state == "partial"
+    assert cells_csv(with_committed(part, committed, {})) == cells_csv(whole)
 
 
 def one_cell(name: str = "a") -> Layout:

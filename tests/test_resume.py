@@ -19,6 +19,7 @@ from multimodal_loss.command import Interrupted
 from multimodal_loss.configuration import compose_config
 from multimodal_loss.results.run_directory import RunDirectory
 from multimodal_loss.training import loop
+from multimodal_loss.training.collapsed import CollapsedTrainer
 from multimodal_loss.training.group_trainer import OrdinaryTrainer
 from multimodal_loss.training.loop import TrainingState
 from multimodal_loss.training.run import FailedRun, run
@@ -303,3 +304,18 @@ def test_jobs_of_one_seed_each_become_the_run_of_all_seeds_without_training_agai
     gathered = run(compose_config([*ordinary, "seeds=[0,1,2]"]))
     assert trained == [1] * 4
     assert gathered.hash == whole.hash and outcome(gathered.path) == outcome(whole.path)
+
+
+def test_jobs_of_one_seed_each_are_gathered_where_all_seeds_train_together(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = [*tiny, "fusion=multimodal", "trainer.max_epochs=4"]
+    whole = run(compose_config([*fast, "seeds=[0,1,2]", f"output_dir={tmp_path}/whole"]))
+    for seed in (0, 1, 2):
+        run(compose_config([*fast, f"seeds=[{seed}]"]))
+    monkeypatch.setattr(CollapsedTrainer, "step", None)
+    gathered = run(compose_config([*fast, "seeds=[0,1,2]"]))
+    one, other = outcome(gathered.path), outcome(whole.path)
+    one["history"].sort()  # seed by seed, where it was epoch by epoch
+    other["history"].sort()
+    assert gathered.hash == whole.hash and one == other

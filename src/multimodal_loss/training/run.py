@@ -120,8 +120,8 @@ def _train(
                 recipe = make_recipe(settings if tuned is None else tuned.settings(settings), group[0])
                 if "backbone" not in result:
                     result["backbone"] = described(group[0].backbone, settings.name)
-                if len(group) == 1 and tuned is None:
-                    _take_over(settings, group[0], source, directory, state)
+                if tuned is None:
+                    _take_over(settings, group, source, directory, state)
                 progress.begin(len(result["replicates"]), len(group))
                 had_ended = all(replicate.replicate_id in state.stopped for replicate in group)
                 state = _fit(settings, group, recipe, directory, device, [progress, tracker], state)
@@ -156,18 +156,26 @@ def _train(
 
 
 def _take_over(
-    settings: RunConfig, replicate: Replicate, source: dict[str, Any], directory: RunDirectory, state: TrainingState
+    settings: RunConfig,
+    group: Sequence[Replicate],
+    source: dict[str, Any],
+    directory: RunDirectory,
+    state: TrainingState,
 ) -> None:
-    """Put into `state` how a replicate ended that was trained as a run of its own (seeds=[3], say), if it was: jobs of
-    one seed each become the run of all seeds without training again.
+    """Put into `state` how the replicates of a group ended that were all trained as runs of their own (seeds=[3], say):
+    jobs of one seed each become the run of all seeds without training again.
     """
-    number = replicate.replicate_id
-    planned = [Planned(number, replicate.seed, replicate.fold)]
-    alone = RunDirectory.of(Path(settings.output_dir), settings.name, run_hash(settings, planned))
-    if number in state.weights or alone.hash == directory.hash or not alone.is_done() or alone.data() != source:
-        return
-    there = resume(alone)
-    if number in there.weights and number in there.stopped:
+    found: dict[int, TrainingState] = {}
+    for replicate in group:
+        number = replicate.replicate_id
+        planned = [Planned(number, replicate.seed, replicate.fold)]
+        alone = RunDirectory.of(Path(settings.output_dir), settings.name, run_hash(settings, planned))
+        if number in state.weights or alone.hash == directory.hash or not alone.is_done() or alone.data() != source:
+            return
+        found[number] = resume(alone)
+        if number not in found[number].weights or number not in found[number].stopped:
+            return
+    for number, there in found.items():
         state.weights[number], state.stopped[number] = there.weights[number], there.stopped[number]
         state.fingerprints[number] = there.fingerprints[number]
         state.history += there.history

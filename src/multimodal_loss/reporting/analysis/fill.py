@@ -187,16 +187,16 @@ def fill(layout: Layout, runs: Runs) -> FilledTable:
 
 
 def with_committed(table: FilledTable, committed: FilledTable, environment: Mapping[str, Any]) -> FilledTable:
-    """The table with committed cells in the place of those that have no finished run here, as long as they are of the
-    run that is wanted now, or from before cells said of which run they are, which is then noted; `environment` is that
-    of the committed ones.
+    """The table with committed cells in the place of those that have no finished run here, or less of what they need
+    than a committed cell that is complete, as long as they are of the run that is wanted now, or from before cells said
+    of which run they are, which is then noted; `environment` is that of the committed ones.
     """
     kept = {
         place: old if old.wanted else replace(old, note=old.note or UNNAMED)
         for place, cell in table.cells.items()
-        if cell.state in ("missing", "interrupted")
-        and (old := committed.cells[place]).n
+        if (old := committed.cells[place]).n
         and old.wanted in ("", cell.wanted)
+        and (cell.state in ("missing", "interrupted") or (cell.state, old.state) == ("partial", "complete"))
     }
     said = {notice: rows for notice, rows in committed.notices.items() if {row for row, _ in kept} & set(rows)}
     own = {key: value for key, value in environment.items() if key != "earlier"}
@@ -293,7 +293,7 @@ def test_to_train(run: Run) -> float | None:
 
 def _best(cell: Cell, found: Sequence[Run | str], expected: tuple[int, ...], scale: float) -> FilledCell:
     """The cell of the run that its validation part speaks for, of equals the first; its note says which one that is.
-    It is complete when all runs are.
+    It is complete when all runs have ended; one that failed is not chosen, and named.
     """
     filled = [_fill_cell(cell, [run], expected, scale) for run in found]
     scores: dict[int, float] = {}
@@ -305,12 +305,15 @@ def _best(cell: Cell, found: Sequence[Run | str], expected: tuple[int, ...], sca
         return next((one for one in filled if one.state != "missing"), filled[0])
     chosen = max(scores, key=lambda number: scores[number])
     common = set(cell.among[0]).intersection(*cell.among)
-    own = " ".join(override for override in cell.among[chosen] if override not in common)
-    best = filled[chosen]
-    if len(scores) < len(filled):
-        own, best = f"{own}, {len(scores)} of {len(filled)}", replace(best, state="partial")
+    own = [" ".join(override for override in overrides if override not in common) for overrides in cell.among]
+    failed = [own[number] for number, one in enumerate(filled) if one.state == "failed"]
+    best, said = filled[chosen], [own[chosen], *(f"{name} failed" for name in failed)]
+    ended = len(scores) + len(failed)
+    if ended < len(filled):
+        best = replace(best, state="partial")
+        said.append(f"{ended} of {len(filled)} runs have ended")
     lost = tuple(run for run in found if isinstance(run, Run) and run is not best.run)
-    return replace(best, note="; ".join(filter(None, [own, best.note])), lost=lost)
+    return replace(best, note="; ".join(filter(None, [*said, best.note])), lost=lost)
 
 
 def _state(runs: Sequence[Run], values: Mapping[int, float], expected: tuple[int, ...]) -> CellState:

@@ -72,8 +72,8 @@ def compare(table: FilledTable) -> list[Comparison]:
     none without such a column. Where the layout says `against` which rows, only pairs with one of these.
 
     A pair counts from two folds on, a row if its run says how large its training and test sets are, or if its cell is
-    over draws of the data, which every row has the same. Holm's correction
-    is for the pairs of one column: each is a dataset of its own.
+    over draws of the data and has them all. Holm's correction is for the pairs of one column: each is a dataset of its
+    own.
     """
     compared = table.layout.compared
     if isinstance(compared, str):
@@ -157,7 +157,7 @@ def from_csv(text: str) -> list[Comparison]:
 def _shared(cell: FilledCell) -> tuple[float, dict[int, set[object]]] | None:
     """What n_test/n_train is, and the marks of its test samples; None where the run does not say."""
     if cell.cell.over:
-        return 0.0, {draw: {draw} for draw in cell.values}
+        return (0.0, {draw: {draw} for draw in cell.values}) if cell.state == "complete" else None
     ratio = test_to_train(cell.run) if cell.run else None
     return (ratio, _marks(cell.run)) if cell.run and ratio else None
 

@@ -81,17 +81,16 @@ def _gap(table: FilledTable, column: Column) -> str:
 
 
 def _ranges(table: FilledTable) -> str:
-    """From which row's to which row's mean each of the first columns goes."""
+    """From which row's to which row's mean each of the first columns goes, of complete cells."""
     parts = []
     for column in [one for one in table.layout.columns if one.drawn][:MOST_RANGES]:
-        means = [
-            (cell.mean, row) for row in table.layout.rows if (cell := table[row, column]) and cell.mean is not None
-        ]
+        cells = [(table[row, column], row) for row in table.layout.rows]
+        means = [(cell.mean, row) for cell, row in cells if cell and cell.mean is not None and _complete(cell)]
         if means:
             low, high = min(means, key=lambda one: one[0]), max(means, key=lambda one: one[0])
             ends = [f"{_number(mean, column)} ({row.heading})" for mean, row in (low, high)]
             parts.append(f"{column.full_title} " + (f"from {' to '.join(ends)}" if len(means) > 1 else ends[0]))
-    return f"{'; '.join(parts)}."
+    return f"{'; '.join(parts)}." if parts else ""
 
 
 def _number(value: float, column: Column) -> str:

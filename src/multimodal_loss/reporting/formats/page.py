@@ -130,8 +130,10 @@ def _lines_of(detail: Detail) -> list[tuple[str, str, list[str]]]:
 
 def _commands(table: FilledTable) -> list[str]:
     """One command per run that a cell still lacks; for runs that are there by their name, the table's."""
-    lacking = [cell.cell for cell in table.cells.values() if cell.state != "complete"]
-    runs = dict.fromkeys(run for cell in lacking for run in cell.runs)
+    done = {run.hash for run in table.runs if run.state == "done"}
+    lacking = [cell for cell in table.cells.values() if cell.state != "complete" and cell.cell.runs]
+    wanted = [pair for cell in lacking for pair in itertools.zip_longest(cell.cell.runs, cell.wanted.split("+"))]
+    runs = dict.fromkeys(which for which, its_hash in wanted if its_hash not in done)
     commands = [shlex.join(["python", "-m", "multimodal_loss.train", *one]) for one in runs if not isinstance(one, str)]
     return commands or [table.layout.command] * bool(runs)
 

@@ -59,9 +59,13 @@ def difference_text(cell: FilledCell, column: Column) -> str:
 
 
 def replicates_text(cell: FilledCell, usual: int = 0) -> str:
-    """How many of the expected replicates there are; empty where all of the `usual` number are, or none."""
+    """How many of the expected replicates there are; empty where all of the `usual` number are, or none. A cell of the
+    best of several runs is partial until all have ended, whatever its own run has.
+    """
     if not cell.n or (cell.state == "complete" and cell.n == usual):
         return ""
+    if cell.state == "partial" and cell.n == len(cell.expected):
+        return cell.state
     state = "" if cell.state in ("complete", "partial") else f", {cell.state}"
     return f"{cell.n} of {len(cell.expected) or '?'}{state}"
 

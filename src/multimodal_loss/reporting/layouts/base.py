@@ -111,7 +111,8 @@ class Layout:
     which every pair of rows is tested, where replicates are folds or draws of the data; empty for none. `against`: keys
     of rows, one of which a pair must have to be tested; empty for every pair. `focus`: how the titles of the rows begin
     that the verdict is about, and that are marked. `across`: what the columns are called where these are the methods:
-    the table is read turned, with methods downwards, if that is its longer side. `verdicts`: functions (table) that say
+    the table is read turned, with methods downwards, if that is its longer side. `rivals`: whether the methods compete;
+    not where the rows are readings of several, or a column is one rate for all. `verdicts`: functions (table) that say
     something of its cells, each line a paragraph, or nothing. `pictures`: functions (table) that draw its cells.
     `notice`: what must be said of all its numbers, on the page and in pictures. `offered`: whether it is named where it
     has not been run; a variant of another table is an offer that the other makes.
@@ -128,6 +129,7 @@ class Layout:
     profile: str = "full"
     corner: str = ""  # the heading above the row titles
     across: str = ""
+    rivals: bool = True
     dataset: str = ""
     reference: bool = False
     compared: str | tuple[str, ...] = ""
@@ -141,7 +143,7 @@ class Layout:
     @property
     def rows_compete(self) -> bool:
         """Whether one row of a column is better than another."""
-        return self.corner in (METHOD, RUN) or bool(self.compared)
+        return self.rivals and (self.corner in (METHOD, RUN) or bool(self.compared))
 
     @property
     def draws(self) -> bool:
