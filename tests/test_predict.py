@@ -282,6 +282,14 @@ BAD_TABLES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", ["bool", "datetime64[ns]", "complex64"])
+def test_a_frame_of_what_is_no_number_is_refused(trained: Path, kind: str) -> None:
+    made = tables()
+    made["genes"]["genes2"] = made["genes"]["genes2"].fillna(0).round().astype("int64").astype(kind)
+    said = error_of(lambda: load_run(trained, device="cpu").predict(made))
+    assert said == f"genes: column 'genes2' holds {kind}, not integers or floats"
+
+
 @pytest.mark.parametrize("case", BAD_TABLES)
 def test_tables_that_do_not_fit_are_one_line_as_files_and_as_frames(
     trained: Path, tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from golden.fakes import fake_plan
 from multimodal_loss.report import report
+from multimodal_loss.reporting.analysis.best import marks
 from multimodal_loss.reporting.analysis.fill import Runs, fill
 from multimodal_loss.reporting.analysis.significance import compare
 from multimodal_loss.reporting.layouts.own import own_layouts
@@ -170,14 +171,18 @@ def test_runs_that_were_split_differently_stand_in_different_tables(tmp_path: Pa
     write_run(tmp_path, "b", "multimodal", 0.9, dataset__split_seed=1)
     write_run(tmp_path, "c", "nn_ce", 0.9, dataset__folds=10)
     write_run(tmp_path, "d", "nn_ce", 0.9, title="other")
+    write_run(tmp_path, "e", "nn_ce", 0.9, dataset__corrupt="noisy")
+    write_run(tmp_path, "f", "nn_ce", 0.9, dataset__repeats=3)
     layouts = own_layouts(read_runs(tmp_path))
     assert [(table.title, [row.key for row in table.rows]) for table in layouts] == [
         ("Your runs: other", ["d"]),
         ("Your runs: trial, dataset.folds=10, dataset.split_seed=0", ["c"]),
+        ("Your runs: trial, dataset.folds=3, dataset.repeats=3, dataset.split_seed=0", ["f"]),
         ("Your runs: trial, dataset.folds=3, dataset.split_seed=0", ["a"]),
+        ("Your runs: trial, dataset.folds=3, dataset.split_seed=0, dataset.corrupt=noisy", ["e"]),
         ("Your runs: trial, dataset.folds=3, dataset.split_seed=1", ["b"]),
     ]
-    assert len({table.name for table in layouts}) == 4
+    assert len({table.name for table in layouts}) == 6
 
 
 def test_tables_whose_titles_differ_in_signs_alone_are_files_of_their_own(tmp_path: Path) -> None:
@@ -208,6 +213,11 @@ def test_runs_are_compared_over_folds_of_the_same_samples(tmp_path: Path) -> Non
     found = compare(fill(layout, Runs(runs, fake_plan)))
     assert [(one.first, one.second, one.folds) for one in found] == [("MLP, MultiModal", "MLP, SUM + CE", 3)]
     assert "compared over the folds in which both have the same test samples" in layout.description
+    path = tmp_path / "c" / "result.json"  # as good on one fold and worse on the others: in pairs that could be chance
+    path.write_text(path.read_text().replace("0.78", "0.7").replace("0.79", "0.75"))
+    (layout,) = own_layouts(runs := read_runs(tmp_path))
+    tied = marks(fill(layout, Runs(runs, fake_plan)))
+    assert {row for row, column in tied if column == "ACC"} == {"a", "b"}  # of c no test says anything
 
 
 def test_seeds_of_one_fixed_split_are_not_compared_as_folds(tmp_path: Path) -> None:

@@ -614,7 +614,17 @@ BAD_FILES: list[tuple[str, Callable[[str], str | bytes], str]] = [
     ("labels.csv", cell(4, 1, "  "), "labels.csv line 5 (id 's03'), column label"),
     ("labels.csv", cell(4, 0, "s00"), "labels.csv line 5: the id 's00' is also at line 2"),
     ("labels.csv", cell(4, 0, ""), "labels.csv line 5: the id is empty"),
-    ("labels.csv", cell(4, 1, "rare"), "labels.csv: samples of class 'rare' to split: 1, fewer than dataset.folds=5"),
+    (
+        "labels.csv",
+        cell(4, 1, "rare"),
+        "labels.csv: samples of class 'rare' to split: 1, fewer than dataset.folds=5; merge or leave out the class",
+    ),
+    (
+        "labels.csv",
+        cell(4, 1, "a "),
+        "column label: 'a ' is not text of 1 to 200 letters, without control characters or",
+    ),
+    ("genes.csv", lambda t: t[t.index("\n") + 1 :], "genes.csv: its first line is a sample ('s00'); give the columns"),
     ("labels.csv", lambda t: t.replace("s01", "s\xe9").encode("latin-1"), "labels.csv: not UTF-8"),
     ("labels.csv", lambda t: "id,label\n" + "".join(f"{i},one\n" for i in IDS), "all samples have the label 'one'"),
     ("labels.csv", lambda t: "id,label,Split\n" + "".join(f"{i},1,train\n" for i in IDS), "unknown column 'Split'"),

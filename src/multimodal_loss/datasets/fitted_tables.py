@@ -251,6 +251,9 @@ def _of_frame(name: str, frame: pd.DataFrame, impute: str | None) -> Table:
         raise UserError(f"{name}: must be a pandas DataFrame (index: sample ids, columns: features), not {type(frame)}")
     ids, features = [str(one) for one in frame.index], [str(one) for one in frame.columns]
     files.check_table(place, ids, features)
+    for feature, kind in zip(features, frame.dtypes, strict=True):
+        if kind.kind not in "iufO":  # of objects, whether they are numbers is seen below
+            raise UserError(f"{name}: column {quoted(feature)} holds {kind}, not integers or floats")
     try:
         with np.errstate(over="ignore"):
             values = np.array(frame.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float32, order="C")

@@ -89,6 +89,8 @@ def matched(
     for path, rows in rows_of.items():
         absent = [i for i in ids if i not in rows]
         others = [i for i in rows if i not in known]
+        if _is_csv(path) and (first := _column_names(path)[0]) in absent:
+            raise UserError(f"{path}: its first line is a sample ({quoted(first)}); give the columns names there")
         if absent:
             complaints.append(f"{path} lacks {counted(absent, 'id')} of {reference}")
         if others:
@@ -120,7 +122,9 @@ def read_labels(path: Path, with_split: bool = True) -> pd.DataFrame:
     labels = pd.DataFrame(_csv_text(path, wanted, names)).rename(columns={names[0]: "id"})
     _check_ids(path, labels["id"].to_list())
     for column in ("label", "group"):
-        check_cells(path, labels, column, _is_name, "text of 1 to 200 letters, without control characters")
+        check_cells(
+            path, labels, column, _is_name, "text of 1 to 200 letters, without control characters or spaces around it"
+        )
     allowed: tuple[str, ...] = SPLITS
     beside = ""
     if "fold" in labels:
@@ -142,7 +146,7 @@ def check_cells(path: Path, labels: pd.DataFrame, column: str, allowed: Callable
 
 
 def _is_name(cell: str) -> bool:
-    return bool(cell.strip()) and len(cell) <= 200 and not CONTROL.search(" ".join(cell.split()))
+    return bool(cell) and cell == cell.strip() and len(cell) <= 200 and not CONTROL.search(" ".join(cell.split()))
 
 
 def class_order(labels: Iterable[str]) -> tuple[str, ...]:

@@ -284,7 +284,7 @@ class TablesDataset(Dataset):
             rows_of |= {path: files.read_ids(path) for path in unread}
         if self.missing == "mask":  # an id is in the files if it is in one of them
             rows_of = {self.folder: dict.fromkeys((name for rows in rows_of.values() for name in rows), 0)}
-        drop, cure = self.missing == "drop", ", or set dataset.missing=drop"
+        drop, cure = self.missing == "drop", "" if self.missing == "mask" else ", or set dataset.missing=drop"
         kept = files.matched(self.folder, self._labels["id"].to_list(), LABELS, rows_of, drop, cure)
         labels = self._labels[kept].reset_index(drop=True)
         classes = files.class_order(labels["label"]) if self._class_names is None else self._class_names
@@ -329,9 +329,10 @@ class TablesDataset(Dataset):
         target = samples.target[positions]
         for c, count in enumerate(np.bincount(target, minlength=len(samples.classes))):
             if count < folds:
+                fewer = "use fewer folds, or " if count > 1 else ""
                 raise UserError(
                     f"{path}: samples of class {quoted(samples.classes[c])} to split: {count}, fewer "
-                    f"than dataset.{option}={folds}; use fewer folds, or merge or leave out the class"
+                    f"than dataset.{option}={folds}; {fewer}merge or leave out the class"
                 )
         if "group" not in samples.labels:
             splits = StratifiedKFold(folds, shuffle=True, random_state=self.split_seed + repeat).split(target, target)

@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,6 +90,12 @@ class Run:
     def inputs(self) -> list[str]:
         """Names of the modalities that the model reads."""
         return self._names("dataset/inputs")
+
+    @cached_property
+    def targets(self) -> dict[int, bytes]:
+        """The classes of the test samples in order, of the replicates whose predictions are sound."""
+        arrays = read_predictions(self).items()
+        return {int(key.partition("/")[0]): array.tobytes() for key, array in arrays if key.endswith("/target")}
 
     def modality_names(self, count: int) -> list[str]:
         """The modalities' names, or numbered ones where `count` others are stored."""

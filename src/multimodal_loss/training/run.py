@@ -268,8 +268,9 @@ def make_dataset(settings: RunConfig) -> Dataset:
         dataset: Dataset = build(settings.dataset, "dataset")
         dataset.require_files()
     except MissingData as error:
-        cure = settings.facts["dataset"].get("how_to_get") or "give another dataset.path"
-        raise MissingData(f"{error}; to get it: {cure}") from error
+        how = settings.facts["dataset"].get("how_to_get")
+        cure = f"to get it: {how}" if how else "give another dataset.path"
+        raise MissingData(f"{error}; {cure}") from error
     return dataset
 
 

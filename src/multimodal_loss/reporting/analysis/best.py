@@ -10,7 +10,7 @@ from typing import Literal
 from scipy.stats import ttest_ind_from_stats
 
 from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable
-from multimodal_loss.reporting.analysis.significance import LEVEL, corrected_t_test, holm
+from multimodal_loss.reporting.analysis.significance import LEVEL, corrected_t_test, holm, shared_replicates
 
 Mark = Literal["best", "tied"]
 
@@ -63,12 +63,11 @@ def rule(found: Mapping[tuple[str, str], Mark], table: FilledTable) -> str:
 
 
 def _p(first: FilledCell, second: FilledCell) -> float | None:
-    """None where there are too few replicates for a test."""
+    """None where there are too few replicates, or too few of the same test samples, for a test."""
     ratio = None if _ratio(second) is None else _ratio(first)
     if ratio is not None:
-        shared = sorted(first.values.keys() & second.values.keys())
-        differences = [first.values[one] - second.values[one] for one in shared]
-        return corrected_t_test(differences, ratio)[1] if len(shared) > 1 else None
+        differences = [first.values[one] - second.values[one] for one in shared_replicates(first, second)]
+        return corrected_t_test(differences, ratio)[1] if len(differences) > 1 else None
     if min(first.n, second.n) < 2:
         return None
     if not (first.sd or second.sd):  # no spread to measure with: equal means are tied, others are not

@@ -19,7 +19,6 @@ import pandas as pd
 from scipy.stats import t as student
 
 from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable, test_to_train
-from multimodal_loss.results.collect import Run, read_predictions
 
 LEVEL = 0.05
 MOST_NAMED = 3  # of rows that the sentence counts together
@@ -83,17 +82,16 @@ def compare(table: FilledTable) -> list[Comparison]:
 
 
 def _compare(table: FilledTable, column: str) -> list[Comparison]:
-    rows = [(row.key, row.heading, table.cells.get((row.key, column))) for row in table.layout.rows]
-    known = [(key, title, cell, *shared) for key, title, cell in rows if cell and (shared := _shared(cell))]
+    rows = [(row, cell) for row in table.layout.rows if (cell := table.cells.get((row.key, column)))]
+    known = [(row, cell, ratio) for row, cell in rows if (ratio := _ratio(cell)) is not None]
     found, against = [], table.layout.against
-    for (key, first, a, ratio, marks), (key_2, second, b, _, other) in itertools.combinations(known, 2):
-        if against and key not in against and key_2 not in against:
+    for (row, a, ratio), (row_2, b, _) in itertools.combinations(known, 2):
+        if against and row.key not in against and row_2.key not in against:
             continue
-        alike = {fold for fold in marks if marks[fold] & other.get(fold, set())}
-        differences = [a.values[fold] - b.values[fold] for fold in sorted(alike & a.values.keys() & b.values.keys())]
+        differences = [a.values[one] - b.values[one] for one in shared_replicates(a, b)]
         if len(differences) > 1:
             t, p = corrected_t_test(differences, ratio)
-            found.append((first, second, len(differences), statistics.fmean(differences), t, p))
+            found.append((row.heading, row_2.heading, len(differences), statistics.fmean(differences), t, p))
     adjusted = holm([p for *_, p in found])
     return [Comparison(*pair, p_holm) for pair, p_holm in zip(found, adjusted, strict=True)]
 
@@ -154,22 +152,28 @@ def from_csv(text: str) -> list[Comparison]:
     return [Comparison(*line) for line in frame[list(types)].itertuples(index=False)]
 
 
-def _shared(cell: FilledCell) -> tuple[float, dict[int, set[object]]] | None:
-    """What n_test/n_train is, and the marks of its test samples; None where the run does not say."""
-    if cell.cell.over:
-        return (0.0, {draw: {draw} for draw in cell.values}) if cell.state == "complete" else None
-    ratio = test_to_train(cell.run) if cell.run else None
-    return (ratio, _marks(cell.run)) if cell.run and ratio else None
-
-
-def _marks(run: Run) -> dict[int, set[object]]:
-    """By fold, what tells its test samples: two runs with a mark in common are taken to have the same.
-
-    That is the fingerprint of the data, and, since it differs between runs on different modalities, the samples'
-    classes in order.
+def shared_replicates(first: FilledCell, second: FilledCell) -> list[int]:
+    """Ids of the replicates of both cells that have the same test samples: of two runs those whose data have one
+    fingerprint or, since it differs between runs on different modalities, whose samples have the same classes in order;
+    of draws of the data, and of committed cells, whose runs are not here, those of one id.
     """
-    targets = {key: array.tobytes() for key, array in read_predictions(run).items() if key.endswith("/target")}
-    return {
-        fold: {replicate.get("data_fingerprint"), targets.get(f"{fold}/target")} - {None}
-        for fold, replicate in run.replicates.items()
-    }
+    shared = sorted(first.values.keys() & second.values.keys())
+    one, other = first.run, second.run
+    if one is None or other is None:
+        return shared
+
+    def alike(replicate: int) -> bool:
+        prints = [run.replicates[replicate].get("data_fingerprint") for run in (one, other)]
+        if prints[0] is not None and prints[0] == prints[1]:
+            return True
+        targets = [run.targets.get(replicate) for run in (one, other)]
+        return targets[0] is not None and targets[0] == targets[1]
+
+    return [replicate for replicate in shared if alike(replicate)]
+
+
+def _ratio(cell: FilledCell) -> float | None:
+    """n_test/n_train of the cell's folds, 0 of draws of the data; None where it is not to be compared."""
+    if cell.cell.over:
+        return 0.0 if cell.state == "complete" else None
+    return (test_to_train(cell.run) if cell.run else None) or None

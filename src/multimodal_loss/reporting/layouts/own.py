@@ -17,8 +17,12 @@ from multimodal_loss.reporting.layouts.base import Cell, Column, Condition, Layo
 from multimodal_loss.results.collect import Run
 
 METRICS = ("ACC", "FM", "FW", "MCC", "AUC", "AP")
-# Which samples are in which part. Not the modalities: whichever a run uses, its samples are the same.
-SPLIT_SETTINGS = ("path", "folds", "groups", "split_seed")
+# Which samples are in which part, and what is done to them. Not the modalities: whichever a run uses, its samples are
+# the same.
+SPLIT_SETTINGS = (
+    *("path", "folds", "repeats", "groups", "split_seed", "missing"),
+    *("corrupt", "corrupt_share", "corrupt_seed"),
+)
 # What a run's numbers follow from; rows differ in these.
 SETTINGS = ["dataset", "backbone", "fusion", "fusion_input", "optimizer", "scheduler", "trainer", "seeds", "folds"]
 NOT_SETTINGS = re.compile(r"_dir$|\._partial_$|\.generated$")
@@ -169,7 +173,7 @@ def _settings_of(run: Run) -> dict[str, str]:
 
 def _title(run: Run) -> str:
     parts = [run.get(f"config/facts/{part}/title") for part in ("backbone", "method")]
-    return ", ".join(str(part) for part in parts if part) or run.name
+    return ", ".join(dict.fromkeys(str(part) for part in parts if part)) or run.name
 
 
 def _settings(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
