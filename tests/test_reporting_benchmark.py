@@ -118,7 +118,7 @@ def test_the_verdict_names_rows_and_datasets() -> None:
         dataclasses.replace(one, first="SUM"),
     ]
     said = significance.sentence([one, lost, *others], "MultiModal")
-    assert said.startswith("4 of 5 differences in ACC between two methods are real (")
+    assert said.startswith("4 of 5 differences in ACC between two methods are significant (")
     assert said.endswith(
         "). MultiModal, Linear is above TMC, Linear on htad, digits. MultiModal, MLP is below SUM on htad. "
         "1 further differences of MultiModal could be chance."

@@ -124,7 +124,7 @@ def test_the_page_has_the_table_beside_the_paper_and_its_pictures(built: Path) -
     for title in ("Figure 6: probability", "F1 of each class", "Which modality carries which emotion", "Confusion"):
         assert section.count(f"<strong>{title}") == 1
     assert "Timeline" not in section and "device" not in section and "seeds pooled" not in section
-    assert "differences in ACC between two methods are real" in section
+    assert "differences in ACC between two methods are significant" in section
     Page(page)
 
 

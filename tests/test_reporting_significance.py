@@ -179,7 +179,7 @@ def test_the_sentence_says_above_below_and_what_could_be_chance() -> None:
             comparison("SUM", "NN", 1.0, 0.001),
         ]
     )
-    assert text.startswith("3 of 4 differences in ACC between two methods are real")
+    assert text.startswith("3 of 4 differences in ACC between two methods are significant")
     assert "MultiModal is above SUM and below Ensemble." in text
     assert text.endswith("MultiModal's difference from NN could be chance.")
 

@@ -158,11 +158,11 @@ def test_a_reference_table_survives_the_way_through_its_csv(built: Path) -> None
 
 def test_the_page_says_which_differences_are_real(built: Path) -> None:
     text = section(built, "table_5_tcga_kipan")
-    assert "of 105 differences in ACC between two methods are real" in text
+    assert "of 105 differences in ACC between two methods are significant" in text
     saved = list(csv.DictReader((built / "results" / "table_5_tcga_kipan" / "significance.csv").open()))
     assert len(saved) == 105
     assert {row["folds"] for row in saved} == {"5"}
-    assert "are real" in (built / "screen.txt").read_text()
+    assert "are significant" in (built / "screen.txt").read_text()
     assert not (built / "results" / "figure_5" / "significance.csv").exists()
 
 
@@ -264,7 +264,7 @@ def test_damaged_predictions_leave_tables_and_tests_alone(tmp_path: Path) -> Non
         (run / "predictions.npz").write_bytes(next(damage))
     report(tmp_path / "runs", tmp_path / "report", [layout.name], plan=fake_plan, console=quiet())
     text = (tmp_path / "report" / "index.html").read_text()
-    assert "150 of 150 cells are complete" in text and "are real" in text and "Own predictions" in text
+    assert "150 of 150 cells are complete" in text and "are significant" in text and "Own predictions" in text
     assert [path.name for path in (tmp_path / "report" / "figures").iterdir()] == [f"{layout.name}_overview.svg"]
 
 

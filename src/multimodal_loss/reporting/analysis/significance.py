@@ -1,4 +1,4 @@
-"""Which differences between methods over cross-validation folds are real.
+"""Which differences between methods over cross-validation folds are significant.
 
 The folds' training sets overlap, so their differences are not independent and the plain paired t-test is too sure. The
 corrected resampled t-test (Nadeau and Bengio, Machine Learning 52, 2003) takes (1/k + n_test/n_train) times the sample
@@ -40,7 +40,7 @@ class Comparison:
     column: str = ""
 
     @property
-    def real(self) -> bool:
+    def significant(self) -> bool:
         return self.p_holm < LEVEL
 
 
@@ -102,11 +102,11 @@ def sentence(comparisons: Sequence[Comparison], focus: str, draws: bool = False)
     """
     if not comparisons:
         return ""
-    real = [comparison for comparison in comparisons if comparison.real]
+    significant = [comparison for comparison in comparisons if comparison.significant]
     folds = " or ".join(map(str, sorted({comparison.folds for comparison in comparisons})))
     test = f"paired t-test over {folds} draws" if draws else f"corrected resampled t-test over {folds} folds"
     test += f", Holm's correction, {LEVEL * 100:.0f} % level"
-    text = f"{len(real)} of {len(comparisons)} differences in ACC between two methods are real ({test})."
+    text = f"{len(significant)} of {len(comparisons)} differences in ACC between two methods are significant ({test})."
     by_column = any(one.column for one in comparisons)
     named: dict[str, dict[str, dict[str, list[str]]]] = {}  # by row, "above" or "below", and the other row: the columns
     still_open = []
@@ -115,7 +115,7 @@ def sentence(comparisons: Sequence[Comparison], focus: str, draws: bool = False)
         if not focus or first == second:
             continue
         own, other = (one.first, one.second) if first else (one.second, one.first)
-        if one.real:
+        if one.significant:
             where = "above" if (one.difference > 0) == first else "below"
             places = named.setdefault(own if by_column else focus, {"above": {}, "below": {}})
             places[where].setdefault(other, []).append(one.column)

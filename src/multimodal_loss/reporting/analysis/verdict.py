@@ -13,7 +13,7 @@ MOST_RANGES = 2
 
 
 def sentences(table: FilledTable, compared: Sequence[Comparison]) -> list[str]:
-    """The sentence, which differences are real, and what else the layout says of its cells, each a paragraph."""
+    """The sentence, which differences are significant, and what else the layout says of its cells, each a paragraph."""
     layout = table.layout
     tests = significance.sentence(compared, layout.focus, layout.draws)
     said = (sentence(table), tests, *(of(table) for of in layout.verdicts))

@@ -117,7 +117,7 @@ def _comparison(one: Comparison) -> tuple[str, str, list[str]]:
     p_values = [f"{p:.3f}" if p >= 0.0005 else "< 0.001" for p in (one.p, one.p_holm)]
     difference, t = (text.number(value, 2, signed=True) for value in (one.difference, one.t))
     second = f"{one.second} ({one.column})" if one.column else one.second
-    return one.first, second, [difference, t, *p_values, "real" if one.real else "", str(one.folds)]
+    return one.first, second, [difference, t, *p_values, "significant" if one.significant else "", str(one.folds)]
 
 
 def _lines_of(detail: Detail) -> list[tuple[str, str, list[str]]]:
