@@ -35,6 +35,16 @@ def test_the_lead_on_other_draws() -> None:
     assert min(leads[0]) < 0 < max(leads[0]), "without noise there is no lead"
 
 
+def test_how_near_table_1_comes_to_the_paper() -> None:
+    whole = cells("table_1")
+    near = (whole["distance"] <= 2) | (whole["difference"].abs() <= 2)
+    notes = (RESULTS / "table_1" / "README.md").read_text()
+    assert f"{near.sum()} of {len(whole)} cells are within 2 combined standard deviations or 2 points" in notes
+    far = whole[~near]
+    assert set(far["row"]) == {"noisy_modalities=0"} and set(far["column"]) == {"unimodal_m2", "sum_ce", "mulmix"}
+    assert f"{spread(far['difference'], 1)} points above it" in notes
+
+
 def test_the_fair_comparison() -> None:
     over_draws = cells("table_1_fair").query("column == 'draws' and state == 'complete'").set_index("row")["mean"]
     assert over_draws.idxmax() == "mulmix_product"
