@@ -89,9 +89,9 @@ def matched(
     for path, rows in rows_of.items():
         absent = [i for i in ids if i not in rows]
         others = [i for i in rows if i not in known]
-        if _is_csv(path) and (first := _column_names(path)[0]) in absent:
-            raise UserError(f"{path}: its first line is a sample ({quoted(first)}); give the columns names there")
         if absent:
+            if path.is_file() and _is_csv(path) and (first := _column_names(path)[0]) in absent:
+                raise UserError(f"{path}: its first line is a sample ({quoted(first)}); give the columns names there")
             complaints.append(f"{path} lacks {counted(absent, 'id')} of {reference}")
         if others:
             complaints.append(f"{path} has {counted(others, 'id')} that {reference} lacks")

@@ -176,4 +176,4 @@ def _ratio(cell: FilledCell) -> float | None:
     """n_test/n_train of the cell's folds, 0 of draws of the data; None where it is not to be compared."""
     if cell.cell.over:
         return 0.0 if cell.state == "complete" else None
-    return (test_to_train(cell.run) if cell.run else None) or None
+    return test_to_train(cell.run) if cell.run else None
