@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from golden.fakes import FakePlan, fake_name, fake_result, fake_runs, named_plan, write_run
+from golden.fakes import FakePlan, fake_name, fake_plan, fake_result, fake_runs, named_plan, write_run
 from golden.regenerate import FOLDER, LAYOUT, expected_files, filled, write_sweep
 from multimodal_loss.configuration import planned_run
 from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable, Runs, as_read, fill, with_committed
@@ -20,6 +20,7 @@ from multimodal_loss.reporting.formats.markdown import markdown
 from multimodal_loss.reporting.formats.text import Footnotes, grid, number, ours_text, replicates_text, summary
 from multimodal_loss.reporting.layouts import all_layouts
 from multimodal_loss.reporting.layouts.base import Cell, Column, Layout, Row, Which
+from multimodal_loss.reporting.layouts.synthetic import best_rates
 from multimodal_loss.results.collect import read_runs
 
 LAYOUTS = all_layouts()
@@ -358,3 +359,26 @@ def test_the_data_seed_beside_a_row_is_that_of_its_runs() -> None:
             assert row.heading == f"{row.title} (data seed {run.rpartition('-seed')[2]})"
     run = name_of(LAYOUTS["appendix_b"].cells[0].run)
     assert LAYOUTS["appendix_b"].description.endswith(f"Data seed {run.rpartition('-seed')[2]}.")
+
+
+def test_appendix_b_says_where_its_best_rates_are_the_papers() -> None:
+    layout = LAYOUTS["appendix_b"]
+    nothing = fill(layout, Runs([], fake_plan))
+    assert best_rates(nothing) == ""
+
+    def with_means(**rows: dict[str, float]) -> FilledTable:
+        cells = dict(nothing.cells)
+        for row, means in rows.items():
+            for rate, mean in means.items():
+                cells[row, f"lr={rate}"] = replace(cells[row, f"lr={rate}"], state="complete", values={0: mean})
+        return replace(nothing, cells=cells)
+
+    # The paper: SUM + CE is best at 5e-4, NN + CE at 5e-5, and at 5e-4 of the two fastest; MultiModal at 5e-4.
+    assert best_rates(with_means(sum_ce={"5e-4": 85.0})) == ""
+    found = with_means(sum_ce={"5e-3": 80.0, "5e-4": 85.0}, nn_ce={"5e-3": 81.0, "5e-4": 80.0}, multimodal={"5e-5": 99})
+    assert best_rates(found) == (
+        "Of the rates that are complete, the best is the paper's for 1 of 2 methods (NN + CE 5e-3, in the paper 5e-4)."
+    )
+    # ProxyAnchor at 5e-6 has no number in the paper, so it cannot be the paper's best.
+    slow = with_means(proxy_anchor={"5e-5": 70.0, "5e-6": 75.0})
+    assert best_rates(slow).endswith("0 of 1 method (ProxyAnchor 5e-6, in the paper 5e-5).")

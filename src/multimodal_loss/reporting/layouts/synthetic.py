@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from multimodal_loss.reporting.analysis.fill import FilledTable
 from multimodal_loss.reporting.figures.runs import RUN_PICTURES
 from multimodal_loss.reporting.figures.tables import overview
 from multimodal_loss.reporting.layouts.base import METHOD, Cell, Column, Condition, Layout, Row, Shown
@@ -143,8 +144,31 @@ def appendix_b() -> Layout:
         corner="Method",
         rivals=False,
         dataset=DATASET,
+        verdicts=(best_rates,),
         pictures=(overview,),
     )
+
+
+def best_rates(table: FilledTable) -> str:
+    """For how many methods the learning rate with the best mean is the paper's, of the rates that are complete here,
+    and what it is for the others; empty before a method has two.
+    """
+    agreeing, other = 0, []
+    for row in table.layout.rows:
+        cells = {column.title: table[row, column] for column in table.layout.columns}
+        complete = {rate: cell for rate, cell in cells.items() if cell and cell.state == "complete"}
+        ours = {rate: cell.mean for rate, cell in complete.items() if cell.mean is not None}
+        paper = {rate: cell.target for rate, cell in complete.items() if cell.target is not None}
+        if len(ours) < 2 or not paper:
+            continue
+        best, stated = max(ours, key=ours.__getitem__), max(paper, key=paper.__getitem__)
+        agreeing += best == stated
+        other += [f"{row.full_title} {best}, in the paper {stated}"] if best != stated else []
+    compared = agreeing + len(other)
+    if not compared:
+        return ""
+    rest = f" ({'; '.join(other)})" if other else ""
+    return f"Of the rates that are complete, the best is the paper's for {agreeing} of {compared} method{"s" * (compared > 1)}{rest}."
 
 
 def quick() -> Layout:
