@@ -99,8 +99,9 @@ def table_1_fair() -> Layout:
             f"Test accuracy in percent with two noisy modalities, on {len(draws)} draws of the data that were fixed "
             f"beforehand; {len(settings.seeds)} seeds each. For every method and draw the learning rate of "
             f"{', '.join(rates)} with the best mean validation accuracy. The last column is over draws, of each the "
-            f"mean over seeds. SUM and Mulmix stand with both inputs, probabilities and logits, the others with their "
-            f"own; ProxyAnchor with the fast proxies of its own code; SoftTriple is left out. Training stops at "
+            f"mean over seeds. SUM, Mulmix and MultiModal stand with both inputs, probabilities and logits "
+            f"(MultiModal of logits is logit attention, an option of ours), the others with their own; ProxyAnchor with "
+            f"the fast proxies of its own code; SoftTriple is left out. Training stops at "
             f"{settings.trainer.max_epochs:,} epochs at the latest; a cell says how many replicates that cut short."
         ),
         command="make reproduce-table-1-fair",
@@ -168,7 +169,7 @@ def best_rates(table: FilledTable) -> str:
     if not compared:
         return ""
     rest = f" ({'; '.join(other)})" if other else ""
-    return f"Of the rates that are complete, the best is the paper's for {agreeing} of {compared} method{"s" * (compared > 1)}{rest}."
+    return f"Of the rates that are complete, the best is the paper's for {agreeing} of {compared} method{'s' * (compared > 1)}{rest}."
 
 
 def quick() -> Layout:
