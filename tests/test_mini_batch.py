@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from conftest import Killed, kill_after
 from multimodal_loss.configuration import RunConfig, TrainerConfig, compose_config
 from multimodal_loss.datasets import MultimodalData, Split
 from multimodal_loss.errors import UserError
-from multimodal_loss.fusion import SumCrossEntropy
+from multimodal_loss.fusion import MultiModalLoss, SumCrossEntropy
 from multimodal_loss.results.run_directory import RunDirectory
 from multimodal_loss.training.group_trainer import OrdinaryTrainer
 from multimodal_loss.training.loop import TrainingState, train
@@ -87,6 +88,39 @@ def test_every_epoch_sees_every_sample_once_in_an_order_of_its_own(tmp_path: Pat
     assert all(sorted(epoch) == list(range(SAMPLES)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
     assert state.stopped[0]["epochs"] == 4 and state.stopped[0]["stopped"] == "max_epochs"
+
+
+def test_whole_batches_leave_other_samples_out_in_every_epoch(tmp_path: Path) -> None:
+    one, how = replicate(), recipe(4, drop_last=True)
+    state = train([one], OrdinaryTrainer(one, how, CPU), how.trainer, run_directory(tmp_path))
+    seen = one.backbone.seen
+    assert [len(batch) for batch in seen] == [5] * 4 * 4
+    left_out = [set(range(SAMPLES)) - {n for batch in seen[i : i + 4] for n in batch} for i in range(0, 16, 4)]
+    assert all(len(samples) == 3 for samples in left_out) and len(set.union(*left_out)) > 3
+    few = recipe(1, drop_last=True)
+    few = replace(few, trainer=replace(few.trainer, batch_size=SAMPLES + 1))
+    with pytest.raises(UserError, match="23 training samples are no whole batch of 24"):
+        OrdinaryTrainer(one, few, CPU)
+    assert state.stopped[0]["epochs"] == 4
+
+
+def test_the_proxies_gradients_do_not_shrink_the_networks_when_clipped() -> None:
+    """With SGD at rate 1 a step is the gradient: the network's is cut to the norm by itself, the proxies' is not."""
+    steps = []
+    for norm in (None, 1e-3):
+        one = make_replicate(0, 7, None, data(), lambda d: Recorder(), MultiModalLoss, torch.float64)
+        how = recipe(optimizer=partial(torch.optim.SGD, lr=1.0), clip_norm=norm)
+        before = [p.detach().clone() for p in (*one.backbone.parameters(), *one.fusion.parameters())]
+        OrdinaryTrainer(one, how, CPU).step()
+        after = [*one.backbone.parameters(), *one.fusion.parameters()]
+        steps.append([a - b for a, b in zip(after, before, strict=True)])
+    network = len(list(one.backbone.parameters()))
+    (whole, proxies), (clipped, same) = (
+        (torch.cat([g.flatten() for g in of[:network]]), torch.cat([g.flatten() for g in of[network:]])) for of in steps
+    )
+    assert float(clipped.detach().norm()) == pytest.approx(1e-3, rel=1e-3) and float(whole.detach().norm()) > 1e-3
+    torch.testing.assert_close(clipped / clipped.norm(), whole / whole.norm(), rtol=0, atol=1e-9)
+    assert torch.equal(same, proxies) and float(proxies.detach().norm()) > 1e-3
 
 
 OPTIMIZERS = {

@@ -70,6 +70,7 @@ def test_the_settings_are_the_original_trainings() -> None:
     run = RunConfig.parse(compose_config(["experiment=table_4", "method=weighted_sum_ce_30_70"]))
     trainer = run.trainer
     assert (trainer.batch_size, trainer.max_epochs, trainer.patience, trainer.clip_norm) == (32, 50, 5, 1.0)
+    assert trainer.drop_last is True
     assert (trainer.monitor, trainer.keep, trainer.amp) == ("validation_loss", "validation_ACC", False)
     assert run.optimizer["_target_"] == "torch.optim.AdamW"
     assert (run.optimizer["lr"], run.optimizer["weight_decay"]) == (1e-4, 1e-4)

@@ -84,6 +84,7 @@ class TrainerConfig:
     keep: Monitor | None = None
     path: Literal["auto", "ordinary"] = "auto"
     clip_norm: Positive | None = None
+    drop_last: bool | None = None
     accumulate: Count = 1
     amp: bool = False
     compile: bool = False

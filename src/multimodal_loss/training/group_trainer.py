@@ -56,7 +56,9 @@ class OrdinaryTrainer:
     drawn anew for every epoch from the replicate's seed.
 
     The split makes the batches; one that lies in memory is moved to the device first. The last batch of an epoch is
-    what is left. Nothing waits for the device within an epoch.
+    what is left, which `trainer.drop_last` leaves out. Nothing waits for the device within an epoch.
+
+    Raises UserError where that would leave nothing.
     """
 
     def __init__(self, replicate: Replicate, recipe: Recipe, device: torch.device) -> None:
@@ -75,6 +77,11 @@ class OrdinaryTrainer:
                     "compiled one does not allow; leave it false"
                 )
             replicate.backbone.compile()
+        if recipe.trainer.drop_last and len(self._train) < (recipe.trainer.batch_size or 0):
+            raise UserError(
+                f"trainer.drop_last=true: {len(self._train)} training samples are no whole batch of "
+                f"{recipe.trainer.batch_size}; take a smaller trainer.batch_size"
+            )
         self._optimizer = recipe.make_optimizer(replicate)
         self._scheduler = _make_scheduler(recipe, self._optimizer)
         self._generator = torch.Generator().manual_seed(replicate.seed)
@@ -83,8 +90,10 @@ class OrdinaryTrainer:
 
     def _begin_epoch(self) -> None:
         self._order: Tensor | None = None
-        if self._recipe.trainer.batch_size is not None:
+        if (size := self._recipe.trainer.batch_size) is not None:
             self._order = torch.randperm(len(self._train), generator=self._generator).to(self._device)
+            if self._recipe.trainer.drop_last:
+                self._order = self._order[: len(self._order) // size * size]
         self._seen = 0
         dtype = next(self._replicate.backbone.parameters()).dtype
         self._loss_sum = torch.zeros((), dtype=dtype, device=self._device)
@@ -125,7 +134,7 @@ class OrdinaryTrainer:
             fusion.backward(loss, scores, target, self._modality_parameters, share, **masked)
             losses.append(fusion.monitored(scores.detach(), target, loss.detach(), **masked) * share)
         if trainer.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_([*backbone.parameters(), *fusion.parameters()], trainer.clip_norm)
+            torch.nn.utils.clip_grad_norm_(backbone.parameters(), trainer.clip_norm)
         self._optimizer.step()
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
