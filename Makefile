@@ -94,7 +94,7 @@ reproduce-table-1: $(INSTALLED) ## Table 1: 27 cells of 5 seeds, then the report
 	$(TRAIN) experiment=table_1 $(ARGS)
 	$(REPORT)
 
-reproduce-table-1-fair: $(INSTALLED) ## Beyond the paper: fresh draws, both inputs of SUM and Mulmix, rates chosen on validation
+reproduce-table-1-fair: $(INSTALLED) ## Beyond the paper: fresh draws, both inputs of SUM, Mulmix and MultiModal, rates chosen on validation
 	$(SMALL_TRAIN) $(LAUNCHER) experiment=table_1_fair $(RATE_GRID) $(ARGS)
 	$(REPORT)
 

@@ -100,9 +100,9 @@ def table_1_fair() -> Layout:
             f"beforehand; {len(settings.seeds)} seeds each. For every method and draw the learning rate of "
             f"{', '.join(rates)} with the best mean validation accuracy. The last column is over draws, of each the "
             f"mean over seeds. SUM, Mulmix and MultiModal stand with both inputs, probabilities and logits "
-            f"(MultiModal of logits is logit attention, an option of ours), the others with their own; ProxyAnchor with "
-            f"the fast proxies of its own code; SoftTriple is left out. Training stops at "
-            f"{settings.trainer.max_epochs:,} epochs at the latest; a cell says how many replicates that cut short."
+            f"(MultiModal's is logit attention, an option of ours), the others with their own; ProxyAnchor with the "
+            f"fast proxies of its own code; SoftTriple is left out. Training stops at {settings.trainer.max_epochs:,} "
+            f"epochs at the latest; a cell says how many replicates that cut short."
         ),
         command="make reproduce-table-1-fair",
         rows=rows,
@@ -165,11 +165,10 @@ def best_rates(table: FilledTable) -> str:
         best, stated = max(ours, key=ours.__getitem__), max(paper, key=paper.__getitem__)
         agreeing += best == stated
         other += [f"{row.full_title} {best}, in the paper {stated}"] if best != stated else []
-    compared = agreeing + len(other)
-    if not compared:
-        return ""
-    rest = f" ({'; '.join(other)})" if other else ""
-    return f"Of the rates that are complete, the best is the paper's for {agreeing} of {compared} method{'s' * (compared > 1)}{rest}."
+    compared, rest = agreeing + len(other), f" ({'; '.join(other)})" if other else ""
+    methods = f"{compared} method{'s' * (compared > 1)}"
+    said = f"Of the rates that are complete, the best is the paper's for {agreeing} of {methods}{rest}."
+    return said if compared else ""
 
 
 def quick() -> Layout:
