@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 
-from multimodal_loss import command
+from multimodal_loss import command, train
 from multimodal_loss.command import Interrupted, run_command
 from multimodal_loss.datasets.cache import cached
 from multimodal_loss.errors import MissingData, TrainingError, UserError
@@ -43,6 +44,25 @@ def undisturbed(monkeypatch: pytest.MonkeyPatch) -> object:
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)
+
+
+def test_workers_that_a_ctrl_c_ended_while_they_began_were_not_short_of_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The parent has noted that it was asked to stop; of the pool it hears only that it broke."""
+
+    def sweep(stopped: bool) -> None:
+        monkeypatch.setenv(command.FAILURES, str(tmp_path / "failure"))
+        if stopped:
+            (tmp_path / "failure-stop").write_text("130\n")
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(train, "_hydra_main", lambda: sweep(stopped=False))
+    with pytest.raises(TrainingError, match="a worker of the sweep was killed"):
+        train._train()
+    monkeypatch.setattr(train, "_hydra_main", lambda: sweep(stopped=True))
+    with pytest.raises(Interrupted, match="stopped by SIGINT; start the same command again"):
+        train._train()
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,21 @@ def test_a_method_with_its_overrides_written_out_is_the_same_run() -> None:
     )
 
 
+def test_a_slash_at_the_end_of_a_folder_is_no_other_folder() -> None:
+    given = ("dataset=tables", "dataset.folds=3")
+    plain = settings(*given, "dataset.path=my/study")
+    for path in ("my/study/", "./my/study", "my//study"):
+        assert hash_of(*given, f"dataset.path={path}") == run_hash(plain, plain.plan(3))
+        assert settings(*given, f"dataset.path={path}").values["dataset"]["path"] == "my/study"
+    assert settings(*given, "data_dir=data/", "dataset.path=data/x").data_dir == "data"
+
+
+def test_a_method_of_one_modality_says_what_it_wants_of_other_data() -> None:
+    with pytest.raises(UserError, match="dataset.modalities=<name> method=unimodal") as caught:
+        settings("dataset=tables", "dataset.path=x", "method=unimodal_1")
+    assert "facts" not in str(caught.value)
+
+
 def test_zero_is_a_value() -> None:
     assert len({hash_of(f"dataset.data_seed={seed}") for seed in ("0", "1")} | {hash_of()}) == 3
     assert hash_of("optimizer.weight_decay=0") != hash_of()

@@ -179,6 +179,12 @@ def test_labels_beside_the_tables_give_an_accuracy_and_ids_from_training_a_warni
     assert "warning: 18 of the ids are of samples that this was trained with" in capsys.readouterr().err
 
 
+def test_of_a_run_of_one_fold_the_training_samples_are_known_too(study: Path, tmp_path: Path) -> None:
+    path = of_tables(study, tmp_path / "runs", "method=logistic", "tuning=none", "folds=[2]")
+    loaded, ids = load_run(path, device="cpu"), np.array([f"s{i}" for i in range(60)])
+    assert loaded.seen(ids) == 42 and loaded.seen(ids[fold_of() == 2]) == 0 and loaded.seen(np.array(["new"])) == 0
+
+
 def test_calibrated_probabilities_are_those_of_the_temperature_that_was_fitted(trained: Path) -> None:
     loaded, kept = load_run(trained, device="cpu"), stored(trained, 0)
     result = json.loads((trained / "result.json").read_text())

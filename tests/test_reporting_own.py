@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def write_run(
     by_fold: bool = True,
     fingerprint: str = "f",
     generated: bool = False,
+    data: Mapping[str, str] | None = None,
     **changes: Any,
 ) -> None:
     """Test accuracy as given and falling from fold to fold, validation accuracy 0.1 for all."""
@@ -71,7 +73,9 @@ def write_run(
     dataset = {"name": "tables", "modalities": ["a", "b"], "inputs": ["a", "b"], "sizes": sizes, "generated": generated}
     result = {"schema": SCHEMA, "status": "done", "profile": "full", "config": a_config(method, **changes)}
     (folder / name).mkdir(parents=True)
-    (folder / name / "result.json").write_text(json.dumps({**result, "dataset": dataset, "replicates": replicates}))
+    (folder / name / "result.json").write_text(
+        json.dumps({**result, "data": data or {}, "dataset": dataset, "replicates": replicates})
+    )
 
 
 def reported(tmp_path: Path, *names: str, **options: Any) -> str:
@@ -218,6 +222,35 @@ def test_runs_are_compared_over_folds_of_the_same_samples(tmp_path: Path) -> Non
     (layout,) = own_layouts(runs := read_runs(tmp_path))
     tied = marks(fill(layout, Runs(runs, fake_plan)))
     assert {row for row, column in tied if column == "ACC"} == {"a", "b"}  # of c no test says anything
+
+
+def test_runs_of_before_and_after_a_file_changed_are_not_compared(tmp_path: Path) -> None:
+    for name, method, read in (("a", "sum_ce", "before"), ("b", "multimodal", "after"), ("c", "nn_ce", "after")):
+        write_run(tmp_path, name, method, 0.8, data={"fingerprint": read})
+    after, before = own_layouts(read_runs(tmp_path))
+    assert [(one.title, [row.key for row in one.rows]) for one in (after, before)] == [
+        ("Your runs: trial, files after", ["b", "c"]),
+        ("Your runs: trial, files before", ["a"]),
+    ]
+    # Runs on other modalities read other files by their settings, and are of the same samples.
+    write_run(tmp_path / "other", "a", "sum_ce", 0.8, data={"fingerprint": "one"}, dataset__modalities=["a"])
+    write_run(tmp_path / "other", "b", "nn_ce", 0.8, data={"fingerprint": "both"})
+    (together,) = own_layouts(read_runs(tmp_path / "other"))
+    assert together.title == "Your runs: trial" and len(together.rows) == 2
+
+
+def test_what_no_training_can_fill_is_not_asked_for(tmp_path: Path) -> None:
+    """A metric that is undefined in a fold: the run has ended."""
+    write_run(tmp_path / "runs", "a", "sum_ce", 0.8)
+    file = tmp_path / "runs" / "a" / "result.json"
+    result = json.loads(file.read_text())
+    for number, replicate in enumerate(result["replicates"]):
+        replicate["metrics"]["test"]["fused"]["AUC"] = None if number == 1 else 0.9
+    file.write_text(json.dumps(result))
+    text = io.StringIO()
+    report(tmp_path / "runs", tmp_path / "report", plan=fake_plan, console=Console(file=text, width=110))
+    said = " ".join(text.getvalue().split())
+    assert "undefined in replicate 1, whose test part lacks a class, say" in said and "To fill" not in said
 
 
 def test_seeds_of_one_fixed_split_are_not_compared_as_folds(tmp_path: Path) -> None:

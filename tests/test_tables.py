@@ -402,7 +402,7 @@ def test_grouped_folds_keep_the_shares_of_the_classes(tmp_path: Path) -> None:
         ({"split": SPLITS}, "line 5 (id 's03'): group 'p01' is in another split above"),
         ({"fold": [int(p[1:]) % 2 for p in PATIENTS], "split": ["train", "validation"] * 30}, "another fold or split"),
         ({"group": ["p", ""] * 30}, "line 3 (id 's01'), column group: '' is not text of 1 to 200 letters"),
-        ({"group": ["p", "q", "r"] * 20}, "labels.csv: groups to split: 3, fewer than dataset.folds=5"),
+        ({"group": ["p", "q", "r"] * 20}, "labels.csv: groups to split: 3, fewer than the 5 of dataset.folds"),
     ],
 )
 def test_a_fold_or_split_that_divides_a_group_is_refused(
@@ -579,6 +579,9 @@ def cell(row: int, column: int, new: str) -> Callable[[str], str | bytes]:
 
 
 BAD_FILES: list[tuple[str, Callable[[str], str | bytes], str]] = [
+    ("genes.csv", lambda t: cell(8, 1, "x")(t).replace("\n", "\n\n", 3), "genes.csv line 12, column"),
+    ("genes.csv", lambda t: cell(8, 1, "")(t).replace("\n", "\r\n\r\n", 3), "genes.csv line 12 (id 's07')"),
+    ("genes.csv", lambda t: cell(8, 2, "1,2")(t).replace("\n", "\n\n", 3), "genes.csv line 12: "),
     ("genes.csv", lambda _: "", "genes.csv: the file is empty"),
     ("genes.csv", lambda t: t.splitlines()[0], "genes.csv: no rows under the header"),
     ("genes.csv", lambda t: t.splitlines()[0] + "\n\n\n", "genes.csv: no rows under the header"),
@@ -617,7 +620,7 @@ BAD_FILES: list[tuple[str, Callable[[str], str | bytes], str]] = [
     (
         "labels.csv",
         cell(4, 1, "rare"),
-        "labels.csv: samples of class 'rare' to split: 1, fewer than dataset.folds=5; merge or leave out the class",
+        "labels.csv: samples of class 'rare' to split: 1, fewer than the 5 of dataset.folds; merge or leave out the class",
     ),
     (
         "labels.csv",
@@ -773,7 +776,7 @@ def test_the_fingerprint_is_that_of_the_bytes_that_are_read(folder: Path, tmp_pa
         ({"impute": "median"}, "dataset.impute=median: must be one of null, mean"),
         ({"folds": 1}, "dataset.folds=1"),
         ({"folds": 2.5}, "dataset.folds=2.5"),
-        ({"folds": 30}, "fewer than dataset.folds=30"),
+        ({"folds": 30}, "fewer than the 30 of dataset.folds"),
         ({"split_seed": -1}, "dataset.split_seed=-1"),
         ({"top_variance": 0}, "dataset.top_variance=0"),
         (
@@ -785,7 +788,7 @@ def test_the_fingerprint_is_that_of_the_bytes_that_are_read(folder: Path, tmp_pa
         ({"inner_folds": 3}, "give both, or neither"),
         ({"inner_fold": 0}, "give both, or neither"),
         ({"inner_folds": 3, "inner_fold": 3}, "must lie in 0..2"),
-        ({"inner_folds": 30, "inner_fold": 3}, "fewer than dataset.inner_folds=30"),
+        ({"inner_folds": 30, "inner_fold": 3}, "fewer than the 30 of tuning.inner_folds (or of dataset.inner_folds"),
     ],
 )
 def test_a_bad_option_is_one_clear_line(folder: Path, options: dict[str, object], message: str) -> None:

@@ -119,6 +119,12 @@ def asked_to_stop() -> bool:
     return parent is not None and (is_orphan() or (FAILURES in os.environ and _stop_file().exists()))
 
 
+def stop_if_asked() -> None:
+    """Raise Interrupted in the parent of workers where a signal has asked to stop."""
+    with contextlib.suppress(OSError, KeyError, ValueError):
+        raise Interrupted(int(_stop_file().read_text()) - 128)
+
+
 def is_orphan() -> bool:
     """Whether this is a worker process whose parent is gone: nobody waits for it, or ends it."""
     parent = multiprocessing.parent_process()

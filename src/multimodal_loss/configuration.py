@@ -15,6 +15,7 @@ import copy
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -181,7 +182,7 @@ class RunConfig:
 
         Raises UserError for a value that is missing or of the wrong kind, and for an option that nothing has.
         """
-        values = config if isinstance(config, dict) else resolved(config)
+        values = _with_plain_paths(config if isinstance(config, dict) else resolved(config))
         check_values(values)
         for group in BUILT:
             if values[group] is not None:
@@ -345,7 +346,14 @@ def resolved(config: DictConfig) -> Node:
     try:
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"{CANNOT_READ}: {str(error).splitlines()[0]} ({getattr(error, 'full_key', None)})") from error
+        text = str(error).splitlines()[0]
+        if "'facts.dataset.modalities" in text:  # what method=unimodal_1 and the like take a name from
+            text = (
+                "this dataset is not known to have such a modality; give its name with a method of one modality: "
+                "dataset.modalities=<name> method=unimodal (or logistic)"
+            )
+            raise UserError(text) from error
+        raise UserError(f"{CANNOT_READ}: {text} ({getattr(error, 'full_key', None)})") from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
@@ -395,6 +403,18 @@ def _built_by(group: str, node: Node) -> Any:
     except (KeyError, ImportError, ValueError, TypeError, AttributeError) as error:
         target = node.get("_target_") if isinstance(node, dict) else node
         raise UserError(f"{group}._target_={target}: there is no such class") from error
+
+
+def _with_plain_paths(values: Node) -> Node:
+    """`my_study/`, as a shell completes it, is the folder `my_study`, and its runs are the same runs."""
+    dataset = values["dataset"]
+    if isinstance(dataset, dict) and isinstance(dataset.get("path"), str):
+        dataset = {**dataset, "path": _plain(dataset["path"])}
+    return {**values, "dataset": dataset, "data_dir": _plain(values["data_dir"])}
+
+
+def _plain(path: Any) -> Any:
+    return os.path.normpath(path) if isinstance(path, str) and path else path
 
 
 def _several(value: Any) -> tuple[Any, ...]:

@@ -168,13 +168,12 @@ class TrainedRun:
         )
 
     def seen(self, ids: NDArray[Any], replicate: int | None = None) -> int:
-        """How many of the ids name samples that a replicate (by default any) was trained with, as far as the stored
-        predictions tell: test samples of another fold are.
+        """How many of the ids are of samples that a replicate (by default any) was trained or stopped with; of a run on
+        tables, whose samples have ids.
         """
-        stored = _stored_ids(self.path)
-        used = [replicate] if replicate is not None else list(self.replicates)
-        held_out = set.intersection(*(stored.get(number, set()) for number in used))
-        return len((set().union(*stored.values()) - held_out) & set(map(str, ids)))
+        used = list(self.replicates.values()) if replicate is None else [self.replicates[replicate]]
+        known = frozenset[str]().union(*(getattr(one.preparation, "known", ()) for one in used))
+        return len(known & set(map(str, ids)))
 
 
 Samples = Mapping[str, pd.DataFrame] | Mapping[str, Any] | Sequence[Any]
@@ -387,13 +386,6 @@ def _arrays(path: Path) -> tuple[dict[str, NDArray[Any]], list[str] | None]:
         raise UserError(f"{path}: cannot be read ({type(error).__name__}: {one_line(error, 100)})") from error
     ids = arrays.pop("ids", None)
     return arrays, None if ids is None else [str(one) for one in ids.reshape(-1)]
-
-
-def _stored_ids(path: Path) -> dict[int, set[str]]:
-    """Of the test samples, by replicate; none of a run whose predictions have no names."""
-    with np.load(path / "predictions.npz", allow_pickle=False) as stored:
-        keys = [key for key in stored.files if key.endswith("/ids") and stored[key].dtype.kind == "U"]
-        return {int(key.partition("/")[0]): set(stored[key].tolist()) for key in keys}
 
 
 def _mean(arrays: list[Array]) -> Array:

@@ -37,6 +37,7 @@ from multimodal_loss.command import (
     complain,
     is_orphan,
     run_command,
+    stop_if_asked,
     stop_on_signals,
 )
 from multimodal_loss.configuration import CONFIG_DIR, DEFAULT_CHOICES, explain
@@ -67,6 +68,7 @@ def _train() -> int:
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error)) from error
     except BrokenProcessPool as error:
+        stop_if_asked()  # workers that still import end at once by the Ctrl-C of a terminal
         text = "a worker of the sweep was killed, perhaps for want of memory; start the same command again to continue"
         raise TrainingError(text) from error
     except ValueError as error:

@@ -99,34 +99,32 @@ def _moments(values: NDArray[np.float32]) -> tuple[Stats, Stats, NDArray[np.bool
 
 @dataclass(frozen=True)
 class FittedTables(Preparation):
-    """Of each modality, in order: the `features` of its training file, all of them, and its scaling."""
+    """Of each modality, in order: the `features` of its training file, all of them, and its scaling; `known` are the
+    ids of the training and validation samples.
+    """
 
     features: tuple[tuple[str, ...], ...]
     scalings: tuple[Scaling, ...]
+    known: frozenset[str]
 
     def state_dict(self) -> dict[str, Tensor]:
-        state: dict[str, Tensor] = {}
+        state: dict[str, Tensor] = {"known": _text(sorted(self.known))}
         for m, (names, scaling) in enumerate(zip(self.features, self.scalings, strict=True)):
-            text = np.frombuffer(json.dumps(names).encode(), np.uint8)
-            arrays: dict[str, NDArray[Any]] = {
-                "features": text,
-                "columns": scaling.columns,
-                "mean": scaling.mean,
-                "sd": scaling.sd,
-            }
+            arrays: dict[str, NDArray[Any]] = {"columns": scaling.columns, "mean": scaling.mean, "sd": scaling.sd}
             state |= {f"{m}.{name}": torch.from_numpy(array.copy()) for name, array in arrays.items()}
-            state[f"{m}.standardise"] = torch.tensor(scaling.standardise)
+            state |= {f"{m}.features": _text(names), f"{m}.standardise": torch.tensor(scaling.standardise)}
         return state
 
     @classmethod
     def of_state(cls, state: Mapping[str, Tensor]) -> "FittedTables":
-        """What `state_dict` gave."""
+        """What `state_dict` gave; of a run from before it kept them, no ids are known."""
         features, scalings = [], []
         for m in range(len(state) // 5):
             columns, mean, sd = (state[f"{m}.{name}"].numpy() for name in ("columns", "mean", "sd"))
-            features.append(tuple(map(str, json.loads(state[f"{m}.features"].numpy().tobytes()))))
+            features.append(_texts(state[f"{m}.features"]))
             scalings.append(Scaling(columns, mean, sd, bool(state[f"{m}.standardise"])))
-        return cls(tuple(features), tuple(scalings))
+        known = _texts(state["known"]) if "known" in state else ()
+        return cls(tuple(features), tuple(scalings), frozenset(known))
 
     def inputs(self, samples: NewSamples) -> tuple[Tensor, ...]:
         """Features (N, D_m) of each modality of `NewTables`, 0 where a sample lacks it; columns are found by their
@@ -142,6 +140,14 @@ class FittedTables(Preparation):
             else:
                 inputs.append(_found(table, names, scaling).apply(table, rows))
         return tuple(inputs)
+
+
+def _text(names: Sequence[str]) -> Tensor:
+    return torch.from_numpy(np.frombuffer(json.dumps(names).encode(), np.uint8).copy())
+
+
+def _texts(stored: Tensor) -> tuple[str, ...]:
+    return tuple(map(str, json.loads(stored.numpy().tobytes())))
 
 
 def _found(table: Table, names: tuple[str, ...], scaling: Scaling) -> Scaling:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -335,12 +336,14 @@ def _text_blocks(path: Path, size: int) -> Iterator[bytes]:
 
 def _csv_error(path: Path, names: list[str], message: str, lines_before: int) -> UserError:
     if match := BAD_CELL.search(message):
-        line, column, cell = lines_before + int(match[2]), names[int(match[1])], match[3]
+        line, column, cell = _line(path, lines_before + int(match[2])), names[int(match[1])], match[3]
         return UserError(f"{path} line {line}, column {quoted(column)}: {quoted(cell)} is not a number")
     if match := BAD_UTF8.search(message):
-        return UserError(f"{path} line {lines_before + int(match[1])}: not UTF-8 text; save the file as UTF-8")
+        return UserError(
+            f"{path} line {_line(path, lines_before + int(match[1]))}: not UTF-8 text; save the file as UTF-8"
+        )
     if match := BAD_WIDTH.search(message):
-        line = lines_before + int(match[1])
+        line = _line(path, lines_before + int(match[1]))
         return UserError(f"{path} line {line}: {match[3]} columns where the header has {match[2]}")
     return UserError(f"{path}: cannot be read as CSV ({quoted(message)})")
 
@@ -395,7 +398,14 @@ def where(path: Path, row: int, ids: "Sequence[str] | pd.Series[str] | None" = N
 
 def _place(path: Path, row: int) -> str:
     """A row, counted from 0, as an editor shows it: in CSV the header is line 1."""
-    return f"line {row + 2}" if _is_csv(path) else f"row {row + 1}"
+    return f"line {_line(path, row + 2)}" if _is_csv(path) else f"row {row + 1}"
+
+
+def _line(path: Path, number: int) -> int:
+    """Which line of a file the `number`th is that is not blank; Arrow leaves blank lines out."""
+    with path.open("rb") as file:
+        there = (line for line, text in enumerate(file, 1) if text.strip(b"\r\n"))
+        return next(islice(there, number - 1, None), number)
 
 
 def quoted(text: object) -> str:

@@ -47,6 +47,8 @@ from multimodal_loss.options import at_most, file_name
 Index = NDArray[np.int64]
 # From a config, where `[1, 2]` are numbers, and one name may stand without brackets.
 Names = str | Sequence[str | int | float]
+# Where a number of folds was given, in words.
+OPTIONS = {"folds": "dataset.folds", "inner_folds": "tuning.inner_folds (or of dataset.inner_folds, where that is set)"}
 
 
 @dataclass(eq=False)
@@ -255,7 +257,11 @@ class TablesDataset(Dataset):
             modalities=self._names,
             classes=samples.classes,
             fingerprint=_digest(splits.values()),
-            preparation=FittedTables(tuple(table.features for table in samples.tables), tuple(scalings)),
+            preparation=FittedTables(
+                tuple(table.features for table in samples.tables),
+                tuple(scalings),
+                frozenset(name for part, split in splits.items() if part != "test" for name in split.names or ()),
+            ),
         )
 
     def _corrupted(self, split: Split, positions: Index, scalings: "Sequence[Scaling]") -> CorruptedSplit:
@@ -306,8 +312,10 @@ class TablesDataset(Dataset):
                 raise UserError(f"{path}: no sample is in the {part} part")
         counts = np.bincount(samples.target[parts["train"]], minlength=len(samples.classes))
         if not counts.all():
-            absent = samples.classes[int(np.argmin(counts))]
-            raise UserError(f"{path}: class {quoted(absent)} has no sample in the training part")
+            absent = quoted(samples.classes[int(np.argmin(counts))])
+            where = "" if fold is None else f" of fold {fold}"
+            cure = "; merge or leave out the class" + ", or use other folds" * (fold is not None)
+            raise UserError(f"{path}: class {absent} has no sample in the training part{where}{cure}")
         return parts
 
     def _outer_parts(self, fold: int | None) -> dict[str, Index]:
@@ -329,17 +337,17 @@ class TablesDataset(Dataset):
         target = samples.target[positions]
         for c, count in enumerate(np.bincount(target, minlength=len(samples.classes))):
             if count < folds:
-                fewer = "use fewer folds, or " if count > 1 else ""
+                fewer = f"set it to {count}, or " if count > 1 else ""
                 raise UserError(
                     f"{path}: samples of class {quoted(samples.classes[c])} to split: {count}, fewer "
-                    f"than dataset.{option}={folds}; {fewer}merge or leave out the class"
+                    f"than the {folds} of {OPTIONS[option]}; {fewer}merge or leave out the class"
                 )
         if "group" not in samples.labels:
             splits = StratifiedKFold(folds, shuffle=True, random_state=self.split_seed + repeat).split(target, target)
         else:
             groups = samples.labels["group"].to_numpy()[positions]
             if (count := len(set(groups))) < folds:
-                raise UserError(f"{path}: groups to split: {count}, fewer than dataset.{option}={folds}")
+                raise UserError(f"{path}: groups to split: {count}, fewer than the {folds} of {OPTIONS[option]}")
             splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=self.split_seed + repeat)
             splits = splitter.split(target, target, groups)
         train, held_out = list(splits)[fold]

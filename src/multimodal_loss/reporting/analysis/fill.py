@@ -77,6 +77,12 @@ class FilledCell:
     test_to_train: float | None = None  # n_test / n_train, where replicates are folds
 
     @property
+    def is_final(self) -> bool:
+        """Whether no training can add to it."""
+        ended = self.run is not None and self.run.state == "done" and not self.cell.among
+        return self.state == "complete" or ended
+
+    @property
     def mean(self) -> float | None:
         return aggregate(self.values.values()).mean
 
@@ -277,6 +283,10 @@ def _fill_cell(cell: Cell, found: Sequence[Run | str], expected: tuple[int, ...]
     state = _state(runs, values, expected)
     if state == "missing" and not notes:
         notes = [f"the run has no {cell.metric}"]
+    trained = set(expected).intersection(*(run.replicates for run in runs))
+    undefined = [str(number) for number in sorted(trained - values.keys())]
+    if state == "partial" and undefined:
+        notes.append(f"undefined in replicate {', '.join(undefined)}, whose test part lacks a class, say")
     scaled = {one: value * scale for one, value in values.items()}
     by_fold = all(replicate.get("fold") is not None for run in runs for replicate in run.replicates.values())
     ratio = test_to_train(runs[0]) if by_fold else None

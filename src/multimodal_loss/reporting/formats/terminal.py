@@ -32,7 +32,7 @@ def print_table(console: Console, table: FilledTable, verdict: str) -> None:
         screen.add_row(Text(heading), *line)
     console.print(screen)
     notes = [*found.notes, table.notice, verdict]
-    if table.complete < len(table.cells):
+    if not all(cell.is_final for cell in table.cells.values()):
         notes.append(f"To fill what is missing: {layout.command}")
     for note in filter(None, notes):
         console.print(Text(note))

@@ -1,10 +1,12 @@
 """Tables of the runs that no table of the paper uses: a row for every one, whatever its dataset and method.
 
-Runs on other data, or split differently, stand in different tables: their numbers are not of the same test samples.
+Runs on other data, or split differently, stand in different tables: their numbers are not of the same test samples. So
+do runs of before and after a file of the data was changed, which their fingerprints tell.
 Runs on inner folds have a table of their own, since what they call their test part is for tuning.
 """
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -59,6 +61,7 @@ def own_layouts(runs: Iterable[Run], used: Container[str] = ()) -> list[Layout]:
         data = str(run.get("config/facts/dataset/title") or run.get("config/facts/dataset/name") or "unknown data")
         group = Group(run.profile, run.is_of_generated_data, data, inner, split)
         groups.setdefault(group, []).append(run)
+    groups = dict(part for group, every in groups.items() for part in _by_files(group, every))
     layouts = []
     for group, every in sorted(groups.items()):
         own = {_title(run) for run in every if run.name not in used}
@@ -69,6 +72,22 @@ def own_layouts(runs: Iterable[Run], used: Container[str] = ()) -> list[Layout]:
         differing = [setting for setting in group.split if any(setting not in other for other in splits)]
         layouts.append(_layout(group, differing, of_group))
     return layouts
+
+
+def _by_files(group: Group, runs: Sequence[Run]) -> Iterator[tuple[Group, list[Run]]]:
+    """The runs, apart by what they read where the same settings read different files: one was changed in between."""
+    read: dict[str, set[str]] = {}
+    for run in runs:
+        if fingerprint := run.get("data/fingerprint"):
+            read.setdefault(json.dumps(run.get("config/dataset"), sort_keys=True), set()).add(str(fingerprint))
+    if all(len(fingerprints) == 1 for fingerprints in read.values()):
+        yield group, list(runs)
+        return
+    parts: dict[str, list[Run]] = {}
+    for run in runs:
+        parts.setdefault(str(run.get("data/fingerprint"))[:8], []).append(run)
+    for fingerprint, part in parts.items():
+        yield group._replace(split=(*group.split, f"files {fingerprint}")), part
 
 
 def _layout(group: Group, differing: Sequence[str], runs: Sequence[Run]) -> Layout:
