@@ -98,7 +98,7 @@ def test_a_slash_at_the_end_of_a_folder_is_no_other_folder() -> None:
 
 
 def test_a_method_of_one_modality_says_what_it_wants_of_other_data() -> None:
-    with pytest.raises(UserError, match="dataset.modalities=<name> method=unimodal") as caught:
+    with pytest.raises(UserError, match=r"dataset\.modalities=<name> method=unimodal") as caught:
         settings("dataset=tables", "dataset.path=x", "method=unimodal_1")
     assert "facts" not in str(caught.value)
 

@@ -620,7 +620,7 @@ BAD_FILES: list[tuple[str, Callable[[str], str | bytes], str]] = [
     (
         "labels.csv",
         cell(4, 1, "rare"),
-        "labels.csv: samples of class 'rare' to split: 1, fewer than the 5 of dataset.folds; merge or leave out the class",
+        "labels.csv: samples of class 'rare' to split: 1, fewer than the 5 of dataset.folds; merge or leave out the",
     ),
     (
         "labels.csv",
