@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from conftest import ROOT
 from golden.fakes import fake_name, fake_plan, fake_predictions, fake_result, write_curves, write_predictions, write_run
 from multimodal_loss import report as command
 from multimodal_loss.errors import UserError
@@ -187,6 +188,7 @@ def test_the_quick_profile_stands_alone_and_is_labelled(tmp_path: Path) -> None:
         ["--runs"],
         ["--runs", __file__],
         ["--tables", "quick", "table_1"],
+        ["--from-results", str(ROOT / "outputs" / "results"), "--tables", "table_1"],
     ],
 )
 def test_bad_arguments_give_one_line_and_exit_code_2(

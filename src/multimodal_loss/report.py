@@ -202,7 +202,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--from-results", type=_folder, metavar="DIR", help="instead the page of what is committed there, without runs")
     add("--save-results", type=_folder, metavar="DIR", help="also write the small files that are committed")
     add("--readme", type=Path, metavar="FILE", help="also write the list of results into this README")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.from_results and (options.tables or options.save_results or options.readme):
+        parser.error("--from-results goes with --output alone: the page is of all that is committed")
+    return options
 
 
 def _folder(text: str) -> Path:
