@@ -54,7 +54,8 @@ NORMAL = "Normal"
 LICENCE_AND_GROUPS = {"licence": "TCGA, open access", "groups": "patients"}
 PAPER_SAMPLES = 8685
 MAX_MISSING = 0.1
-BUILD_VERSION = 1  # raised when the same files would give other numbers: a half-finished build is then begun anew
+MAX_UNKNOWN = 0.01  # of a matrix's lines: ids that its map does not have
+BUILD_VERSION = 2  # raised when the same files would give another saved state: a half-finished build is begun anew
 
 # Given a column's barcode, the sample that it measures and its class; None to leave it out.
 Labeller = Callable[[str], tuple[str, str] | None]
@@ -212,24 +213,32 @@ def require_one_label(path: Path, samples: pd.Series, labels: pd.Series) -> None
 
 
 def probe_genes(path: Path) -> dict[str, tuple[str, ...]]:
-    """Genes of each probe that is used: on a known gene, not on chromosome Y, not of an SNP."""
+    """Genes of every probe; none of one that is not used: on no known gene, on chromosome Y, or of an SNP."""
     table = read_tsv(path, ["id", "gene", "chrom"])
-    table = table[(table["chrom"] != "chrY") & ~table["id"].str.startswith("rs")]
+    used = (table["chrom"] != "chrY") & ~table["id"].str.startswith("rs")
     genes = {}
-    for probe, names in zip(table["id"], table["gene"], strict=True):
+    for probe, names in zip(table["id"], table["gene"].where(used, ""), strict=True):
         # A gene is listed once for each of its transcripts.
-        unique = tuple(dict.fromkeys(name for name in names.replace(";", ",").split(",") if name not in ("", ".")))
-        if unique:
-            genes[probe] = unique
-    if not genes:
+        listed = names.replace(";", ",").split(",")
+        genes[probe] = tuple(dict.fromkeys(name for name in listed if name not in ("", ".")))
+    if not any(genes.values()):
         raise UserError(f"{path}: no probe has a gene; get the file again")
     return genes
 
 
-def genes_on_y(path: Path) -> set[str]:
-    """Ids, without their version, of the genes on chromosome Y."""
+def chromosomes(path: Path) -> dict[str, str]:
+    """Of every gene, by its id without its version."""
     table = read_tsv(path, ["id", "chrom"])
-    return {gene.partition(".")[0] for gene in table.loc[table["chrom"] == "chrY", "id"]}
+    return dict(zip(table["id"].str.partition(".")[0], table["chrom"], strict=True))
+
+
+def require_known(path: Path, unknown: int, lines: int, matrix: Path) -> None:
+    """Raise UserError where so many ids of a matrix are not in its map that the map cannot be whole."""
+    if unknown > max(MAX_UNKNOWN * lines, 1):
+        raise UserError(
+            f"{path}: lacks {unknown:,} of the {lines:,} ids of {matrix.name}: cut off, or of another recipe; "
+            "delete it and start again"
+        )
 
 
 # --- which samples
@@ -303,12 +312,17 @@ def gene_means(
     task = progress.add_task(f"reading {name}", total=path.stat().st_size)
     means = reduce_lines(job, work / name, lambda position: progress.update(task, completed=position))
     progress.update(task, completed=path.stat().st_size)
+    require_known(files["probes"], means.unknown, means.lines, path)
     return means
 
 
 def kept_genes(name: str, means: GeneMeans, files: Mapping[str, Path]) -> tuple[list[str], NDArray[np.float64]]:
     """The genes that stay, in the order of the file, and each sample's share of missing values in them."""
-    on_y = genes_on_y(files["genes"]) if name == "GE" and "genes" in files else set()
+    on_chromosome: dict[str, str] = {}
+    if name == "GE" and "genes" in files:
+        on_chromosome = chromosomes(files["genes"])
+        unknown = sum(gene.partition(".")[0] not in on_chromosome for gene in means.sums)
+        require_known(files["genes"], unknown, len(means.sums), files[name])
     kept = []
     missing = np.zeros(means.size, np.int64)
     for gene, sums in means.sums.items():
@@ -316,7 +330,7 @@ def kept_genes(name: str, means: GeneMeans, files: Mapping[str, Path]) -> tuple[
         if name == "GE":
             if means.counts[gene].max() > 1:
                 raise UserError(f"{files[name]}: gene {gene} has more than one line; get the file again")
-            if not sums.any() or gene.partition(".")[0] in on_y:
+            if not sums.any() or on_chromosome.get(gene.partition(".")[0]) == "chrY":
                 continue
         if (~present).mean() <= MAX_MISSING:
             kept.append(gene)
@@ -377,14 +391,23 @@ def fetch(recipe: Recipe, folder: Path, console: Console) -> None:
 
 
 def locate(recipe: Recipe, folder: Path) -> dict[str, Path]:
-    """The files by role. Raises UserError where one is missing, or not the one that was published."""
+    """The files by role. Raises UserError where one is missing, cut off, or not the one that was published."""
     files = {role: folder / remote.name for role, remote in recipe.files.items()}
     for role, path in files.items():
         if not path.is_file():
             raise UserError(f"{path} is missing: without --source it would be downloaded from {recipe.files[role].url}")
     for role, path in files.items():
         check(recipe.files[role], path)
+        # Nothing else tells that a plain text without a published size or MD5 is whole.
+        if recipe.files[role].md5 is None and path.suffix != ".gz" and not ends_with_newline(path):
+            raise UserError(f"{path}: its last line is cut off; delete it and start again")
     return files
+
+
+def ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+        return file.read() == b"\n"
 
 
 def progress_bar(console: Console) -> Progress:

@@ -486,6 +486,26 @@ def test_a_map_without_chromosome_y(small: Source, tmp_path: Path) -> None:
     assert "ENSG00000000002.10" in pd.read_parquet(tmp_path / "tcga/GE.parquet")
 
 
+@pytest.mark.parametrize("role", ["probes", "genes"])
+def test_a_map_that_is_cut_off_is_refused(
+    small: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str], role: str
+) -> None:
+    path = small.folder / XENA_NAMES[role]
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert run(small.folder, tmp_path / "tcga") == 2
+    assert f"{path}: its last line is cut off; delete it and start again" in error_of(capsys)
+    assert not (tmp_path / "tcga").exists()  # said before the long work
+    # Cut where a line ends: then the matrix has ids that the map lacks. One that no map has is allowed (cg99999999).
+    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:-2]))
+    lacks = {"probes": "3 of the 70 ids of GDC-PANCAN.methylation450", "genes": "2 of the 23 ids of GDC-PANCAN.htseq"}
+    for _ in range(2):  # also when the finished pass is only read again
+        assert run(small.folder, tmp_path / "tcga") == 2
+        assert f"{path}: lacks {lacks[role]}" in error_of(capsys)
+    path.write_bytes(whole)
+    assert run(small.folder, tmp_path / "tcga") == 0
+
+
 def test_a_missing_file_names_its_address(small: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (small.folder / XENA_NAMES["probes"]).unlink()
     assert run(small.folder, tmp_path / "tcga") == 2

@@ -34,9 +34,12 @@ class GeneMeans:
     """Sums over a gene's lines, and how many of its lines had a value, for each of `size` samples.
 
     Lines are added one by one in the order of the file: the means do not depend on how the text was cut into blocks.
+    `lines` were there, of which `unknown` have an id that is not among those that genes were given for.
     """
 
     size: int
+    lines: int = 0
+    unknown: int = 0
     sums: dict[str, Array] = field(default_factory=dict)
     counts: dict[str, NDArray[np.uint16]] = field(default_factory=dict)
 
@@ -61,9 +64,9 @@ class GeneMeans:
 class Pass:
     """One reading of `path`, a file of `width` columns, of which the first, 0, is the line's id.
 
-    `columns` are the positions of the samples to keep. `genes` are those that a line counts for, by its id: other lines
-    are skipped; None where each line is a gene of its own. `transform` is applied to the values. `key` says everything
-    that the result depends on: a saved state with another key is not used.
+    `columns` are the positions of the samples to keep. `genes` are those that a line counts for, by its id: lines of no
+    gene and of an unknown id are skipped; None where each line is a gene of its own. `transform` is applied to the
+    values. `key` says everything that the result depends on: a saved state with another key is not used.
     """
 
     path: Path
@@ -125,9 +128,12 @@ def _add_block(job: Pass, block: bytes, first_line: int, means: GeneMeans) -> No
             raise UserError(f"{job.path}, line {number}: {found} columns where line 1 has {job.width}; get it again")
         end = line.index(b"\t")
         name = line[:end].decode("utf-8", "replace")
-        if job.genes is None or name in job.genes:
+        own = (name,) if job.genes is None else job.genes.get(name)
+        means.lines += 1
+        means.unknown += own is None
+        if own:
             numbers.append(number)
-            genes.append((name,) if job.genes is None else job.genes[name])
+            genes.append(own)
             texts.append(line[end + 1 :])
     if not texts:
         return
@@ -209,7 +215,8 @@ def _text(path: Path, size: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _save(state: Path, job: Pass, means: GeneMeans, line: int, complete: bool) -> None:
-    head = {"key": job.key, "block": BLOCK_BYTES, "line": line, "complete": complete, "genes": list(means.sums)}
+    counted = {"lines": means.lines, "unknown": means.unknown, "genes": list(means.sums)}
+    head = {"key": job.key, "block": BLOCK_BYTES, "line": line, "complete": complete, **counted}
 
     def write(file: io.BufferedIOBase) -> None:
         file.write(json.dumps(head).encode() + b"\n")
@@ -228,6 +235,7 @@ def _load(state: Path, job: Pass) -> tuple[GeneMeans, int, bool]:
             head = json.loads(file.readline())
             if (head["key"], head["block"]) != (job.key, BLOCK_BYTES):
                 return means, 0, False
+            means.lines, means.unknown = head["lines"], head["unknown"]
             for gene in head["genes"]:
                 means.sums[gene] = np.fromfile(file, np.float32, means.size)
                 means.counts[gene] = np.fromfile(file, np.uint16, means.size)
