@@ -256,6 +256,9 @@ def get(
         if checks:
             check_store(folder / STORE, writer)
         left = [tar for tar in tars if len(writer.missing(tar.keys))]
+        for tar in tars if deletes else ():  # those of earlier calls first: the disk may be full of them
+            if tar not in left:
+                (source / tar.path).unlink(missing_ok=True)
         _tell_state(tars, left, source, console)
         total = sum(len(tar.keys) for tar in tars)
         done = total - sum(len(writer.missing(tar.keys)) for tar in left)
@@ -263,8 +266,11 @@ def get(
         for tar in left:
             path = source / tar.path
             try:
-                if downloads and _state(tar, source) is None:
-                    _download_tar(tar, path, checksums, progress)
+                if downloads and not path.is_file():
+                    if _state(tar, source) is not None:  # loose frames, perhaps not all; store() below tells of them
+                        store(tar, source, writer, Report(), lambda: progress.advance(task))
+                    if len(writer.missing(tar.keys)):
+                        _download_tar(tar, path, checksums, progress)
                 if path.exists():
                     require_md5(path, checksums.get(tar.remote))
             except UserError as error:
@@ -370,7 +376,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--flow-index", choices=(*epic.FLOW_INDICES, "both"), default="upstream", help="dataset.flow_index"
     )
     parser.add_argument("--download", action="store_true", help="get the annotations and the tars that are not there")
-    parser.add_argument("--delete-tars", action="store_true", help="each as soon as its frames are stored")
+    parser.add_argument("--delete-tars", action="store_true", help="each whose frames are stored, now or before")
     parser.add_argument("--check", action="store_true", help="read all stored frames first, and replace damaged ones")
     options = parser.parse_args(arguments)
     tars = options.source or options.folder / "EPIC-KITCHENS"

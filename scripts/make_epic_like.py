@@ -16,6 +16,7 @@ a flow of noise. The motions (up, down, sideways, none) are the same in a mirror
 
 import argparse
 import io
+import shutil
 import sys
 import tarfile
 from pathlib import Path
@@ -27,7 +28,7 @@ from PIL import Image
 
 from multimodal_loss.command import run_script
 from multimodal_loss.datasets import epic_annotations as epic
-from multimodal_loss.datasets.epic import GENERATED_MARKER
+from multimodal_loss.datasets.epic import GENERATED_MARKER, STORE
 from multimodal_loss.errors import UserError, require_number
 
 Picture = NDArray[np.uint8]
@@ -161,7 +162,7 @@ def write_like(
     folder: Path, clips: tuple[int, int, int] = (400, 96, 200), size: tuple[int, int] = (48, 40), seed: int = 0
 ) -> None:
     """Write annotations and tars of about so many clips to train on, to validate and to test, frames of `size` (width,
-    height). Leaves alone a folder that has just these.
+    height). Leaves alone a folder that has just these; else what get_epic.py stored of earlier ones goes.
 
     Raises UserError for bad numbers and where real files lie, OSError for a folder that cannot be written.
     """
@@ -169,8 +170,8 @@ def write_like(
         require_number(key, number, positive=True, integer=True)
     require_number("--seed", seed, integer=True)
     marker = folder / GENERATED_MARKER
-    if not marker.exists() and any((folder / name).exists() for name in epic.ANNOTATIONS.values()):
-        raise UserError(f"{folder}: holds annotations that were not generated; give another --folder")
+    if not marker.exists() and any((folder / name).exists() for name in (*epic.ANNOTATIONS.values(), STORE)):
+        raise UserError(f"{folder}: holds annotations or frames that were not generated; give another --folder")
     numbers = f"--clips {' '.join(map(str, clips))} --width {size[0]} --height {size[1]} --seed {seed}"
     finished = f"Made by scripts/make_epic_like.py {numbers} (version {GENERATOR_VERSION}): not EPIC-KITCHENS.\n"
     paths = [path for videos in VIDEOS.values() for video in videos for path in tar_paths(folder, video)]
@@ -179,6 +180,8 @@ def write_like(
     folder.mkdir(parents=True, exist_ok=True)
     # The files are marked as generated from the first on, and as complete after the last.
     marker.write_text("Being made by scripts/make_epic_like.py: not EPIC-KITCHENS, and not complete.\n")
+    if (folder / STORE).exists():  # new clips have the old ones' names, but not their pictures
+        shutil.rmtree(folder / STORE)
     rows: dict[str, list[dict[str, object]]] = {"train": [], "test": []}
     for (split, videos), total in zip(VIDEOS.items(), clips, strict=True):
         for video in videos:

@@ -257,7 +257,7 @@ def test_stored_frames_that_have_gone_bad_are_found_and_replaced(
     )
     assert stored(folder) == expected
     assert main(["--folder", str(folder), "--check", "--delete-tars"]) == 0
-    assert list((folder / "EPIC-KITCHENS").rglob("*.tar"))  # those of this call alone: none was needed
+    assert not list((folder / "EPIC-KITCHENS").rglob("*.tar"))  # nor those whose frames an earlier call had stored
 
 
 # --- the published tars
@@ -324,6 +324,48 @@ def test_what_is_missing_is_downloaded_checked_and_deleted_once_it_is_stored(
     assert main(["--folder", str(folder), "--source", str(remote)]) == 0
 
 
+def test_tars_of_earlier_calls_are_deleted_before_anything_is_stored(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "EPIC-KITCHENS" / TAR
+    whole = path.read_bytes()
+    path.unlink()
+    with pytest.raises(MissingData):
+        get(folder, folder / "EPIC-KITCHENS")
+    path.write_bytes(whole)
+
+    def full(*_: object) -> None:
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(get_epic, "store", full)
+    with pytest.raises(UserError, match="disk is full"):
+        get(folder, folder / "EPIC-KITCHENS", deletes=True)
+    assert list((folder / "EPIC-KITCHENS").rglob("*.tar")) == [path]
+
+
+def test_what_a_folder_of_loose_frames_lacks_is_downloaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    get(folder, folder / "EPIC-KITCHENS")
+    expected = stored(folder)
+    shutil.rmtree(folder / "frames")
+    remote = shutil.copytree(folder / "EPIC-KITCHENS", folder.parent / "remote")
+    loosen(folder)
+    half = (folder / "EPIC-KITCHENS" / TAR).with_suffix("")
+    for name in stored_names(folder)[3:]:
+        (half / name).unlink()
+    as_real(folder, monkeypatch)
+    asked: list[str] = []
+
+    def fake(file: RemoteFile, target: Path, moved: Callable[[int, int | None], None]) -> None:
+        if file.name.endswith(".tar"):
+            asked.append(file.url)
+            shutil.copy(remote / target.relative_to(folder / "EPIC-KITCHENS") / file.name, target / file.name)
+
+    monkeypatch.setattr(get_epic, "download", fake)
+    get(folder, folder / "EPIC-KITCHENS", downloads=True)
+    (wanted,) = [one for one in needed_tars(read_clips(folder), ("upstream",)) if one.path == TAR]
+    assert asked == [wanted.address] and stored(folder) == expected
+
+
 def test_without_the_data_it_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--folder", str(tmp_path / "epic")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -344,8 +386,26 @@ def test_generated_tars_are_made_again_alike_where_one_is_missing(folder: Path) 
     write_like(folder, clips=(5, 3, 3), size=(24, 16))
     assert path.read_bytes() == before
     (folder / "GENERATED").unlink()
-    with pytest.raises(UserError, match="holds annotations that were not generated"):
+    with pytest.raises(UserError, match="holds annotations or frames that were not generated"):
         write_like(folder, clips=(5, 3, 3), size=(24, 16))
+
+
+def test_clips_that_are_made_anew_do_not_keep_the_frames_of_the_old_ones(folder: Path) -> None:
+    get(folder, folder / "EPIC-KITCHENS")
+    old = stored(folder)
+    write_like(folder, clips=(5, 3, 3), size=(24, 16))
+    assert stored(folder) == old  # they are the same clips
+    write_like(folder, clips=(5, 3, 3), size=(24, 16), seed=1)
+    get(folder, folder / "EPIC-KITCHENS")
+    assert stored(folder) != old
+    for name, data in members(folder / "EPIC-KITCHENS" / TAR).items():
+        assert stored(folder).get(f"{TAR.removesuffix('.tar')}/{name}", data) == data
+    # Frames without a marker are not the generator's to delete.
+    for name in ("GENERATED", "EPIC_100_train.csv", "EPIC_100_validation.csv"):
+        (folder / name).unlink()
+    with pytest.raises(UserError, match="holds annotations or frames that were not generated"):
+        write_like(folder, clips=(5, 3, 3), size=(24, 16))
+    assert stored(folder)
 
 
 def test_generated_tars_have_as_many_fields_as_the_real_ones(made: Path) -> None:
