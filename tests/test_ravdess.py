@@ -128,7 +128,7 @@ def test_sounds_are_cut_in_the_middle_and_filled_up_behind(length: int, first: i
     "content, said", [(b"", "not a sound file"), (b"RIFF????WAVEfmt ", "not a sound"), (sound_file(0.0), "no sound")]
 )
 def test_files_without_sound_are_named(content: bytes, said: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=rf"sound\.wav: .*{said}"):
+    with pytest.raises(UserError, match=rf"sound\.wav: .*{said}.*; delete sound\.wav, then make data-ravdess"):
         read_sound(on_disk(tmp_path, content, "sound.wav"))
 
 
@@ -165,7 +165,9 @@ def test_a_damaged_member_is_one_line(tmp_path: Path) -> None:
     archive(tmp_path / AUDIO_ARCHIVE, {FIRST: sound_file(1.0)})
     whole = (tmp_path / AUDIO_ARCHIVE).read_bytes()
     (tmp_path / AUDIO_ARCHIVE).write_bytes(damaged(whole))
-    with pytest.raises(UserError, match=rf"{AUDIO_ARCHIVE}: {FIRST}: cannot be read .*make data-ravdess"):
+    with pytest.raises(
+        UserError, match=rf"{AUDIO_ARCHIVE}: {FIRST}: cannot be read .*; delete {AUDIO_ARCHIVE}, then make"
+    ):
         find_recordings(tmp_path, "audio")[Clip(1, 1, 1, 1, 1)].read()
     (tmp_path / AUDIO_ARCHIVE).write_bytes(whole[:-40])
     with pytest.raises(UserError, match=rf"{AUDIO_ARCHIVE}: a damaged archive"):
@@ -177,7 +179,7 @@ def test_members_of_one_name_and_too_large_ones_are_refused(tmp_path: Path, monk
     with zipfile.ZipFile(tmp_path / AUDIO_ARCHIVE, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr(FIRST, bytes(2000))
         monkeypatch.setattr("multimodal_loss.datasets.ravdess_files.MOST_BYTES", 1000)
-    with pytest.raises(UserError, match="this is no clip"):
+    with pytest.raises(UserError, match=f"this is no clip; delete {AUDIO_ARCHIVE}, then make"):
         find_recordings(tmp_path, "audio")[Clip(1, 1, 1, 1, 1)].read()
     with zipfile.ZipFile(tmp_path / AUDIO_ARCHIVE, "a") as file:
         file.writestr(FIRST, b"another")
@@ -410,7 +412,7 @@ def test_a_centred_window_is_that_of_the_sound(tmp_path: Path) -> None:
     "content", [b"", b"no film", film(12)[:500], sound_file()], ids=["empty", "text", "cut off", "sound"]
 )
 def test_what_is_no_film_is_named(content: bytes, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"film\.mp4: .*make data-ravdess") as caught:
+    with pytest.raises(UserError, match=r"film\.mp4: .*; delete film\.mp4, then make data-ravdess") as caught:
         read_frames(on_disk(tmp_path, content), "first")
     assert "\n" not in str(caught.value)
 

@@ -45,9 +45,9 @@ def read_sound(recording: Recording) -> Tensor:
     try:
         samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
-        raise UserError(f"{recording}: not a sound file ({error}); get it again: make data-ravdess") from error
+        raise UserError(f"{recording}: not a sound file ({error}); {recording.cure}") from error
     if not len(samples):
-        raise UserError(f"{recording}: holds no sound; get it again: make data-ravdess")
+        raise UserError(f"{recording}: holds no sound; {recording.cure}")
     return cut(_resampler(rate)(torch.from_numpy(samples).mean(dim=1)))
 
 

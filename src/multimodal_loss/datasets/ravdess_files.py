@@ -56,6 +56,11 @@ class Recording:
     def __str__(self) -> str:
         return str(self.path) if self.member is None else f"{self.path}: {self.member}"
 
+    @property
+    def cure(self) -> str:
+        """What to do where it is damaged: make data-ravdess gets nothing that is there, in whatever state."""
+        return f"delete {self.path.name}, then make data-ravdess gets it again"
+
     def read(self) -> bytes:
         """Its bytes. Raises UserError, one line, for what cannot be read, is damaged or is too large."""
         try:
@@ -75,9 +80,9 @@ class Recording:
             KeyError,
         ) as error:
             reason = getattr(error, "strerror", None) or error
-            raise UserError(f"{self}: cannot be read ({reason}); get it again: make data-ravdess") from error
+            raise UserError(f"{self}: cannot be read ({reason}); {self.cure}") from error
         if len(content) > MOST_BYTES:
-            raise UserError(f"{self}: more than {MOST_BYTES >> 20} MiB, so this is no clip; make data-ravdess")
+            raise UserError(f"{self}: more than {MOST_BYTES >> 20} MiB, so this is no clip; {self.cure}")
         return content
 
 

@@ -33,7 +33,6 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom
 FRAMES, SIDE = 15, 224
 WINDOW = 108  # frames: 3.6 s at 30 a second, though the films have 29.97
 LARGEST_SIDE = 4096  # of a picture: those of RAVDESS are 1280 x 720
-AGAIN = "get it again: make data-ravdess"
 HOW_TO_GET_MTCNN = "pip install --no-deps facenet-pytorch==2.6.0 (make data-ravdess does), or set dataset.faces=none"
 
 
@@ -67,9 +66,9 @@ def read_frames(recording: Recording, window: str) -> list[Picture]:
                 if number >= max(wanted):
                     break
     except (av.error.FFmpegError, ValueError, IndexError, EOFError, MemoryError) as error:
-        raise UserError(f"{recording}: not a film that can be read ({error}); {AGAIN}") from error
+        raise UserError(f"{recording}: not a film that can be read ({error}); {recording.cure}") from error
     if not pictures:
-        raise UserError(f"{recording}: the film has no pictures; {AGAIN}")
+        raise UserError(f"{recording}: the film has no pictures; {recording.cure}")
     return pictures
 
 
