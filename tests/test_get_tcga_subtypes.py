@@ -217,6 +217,22 @@ def test_only_the_pinned_bytes_are_used(
     assert not (tmp_path / "data").exists()
 
 
+def test_ctrl_c_is_one_line(
+    tmp_path: Path,
+    accept: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    wheel = write_wheel(tmp_path / "wheel", make_tables())
+    accept(wheel)
+    monkeypatch.setattr(get_tcga_subtypes, "build", interrupted)
+    assert run(wheel, tmp_path / "data") == 130
+    assert error_of(capsys) == "stopped; start the same command again to go on"
+
+
 def test_what_is_no_archive_is_refused(
     tmp_path: Path, accept: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
