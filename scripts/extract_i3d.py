@@ -5,7 +5,7 @@
 
 Clips are cut from the middle, the networks evaluated as they were trained on Kinetics (their files: see
 conf/backbone/x_norm.yaml). Interrupted, the same command goes on. Then `-m experiment=table_4_frozen` trains all
-fusions of Table 4 on the features, in minutes on a CPU. It is not Table 4.
+fusions of Table 4 on the features, in minutes on a CPU. It is not Table 4. Of a sweep's values the first is taken.
 
 Features of networks that do not begin from the released weights are of little use: --any-weights makes them all the
 same, in a folder of its own, to try the chain.
@@ -26,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from multimodal_loss.backbones import XNorm
 from multimodal_loss.command import run_script
-from multimodal_loss.configuration import RunConfig, compose_config
+from multimodal_loss.configuration import RunConfig, compose_config, first_job
 from multimodal_loss.datasets import MultimodalData, Split
 from multimodal_loss.datasets.cache import key_of
 from multimodal_loss.datasets.getting.tables_folder import begin, finish, is_whole, write_table
@@ -40,7 +40,7 @@ Features = list[NDArray[np.float32]]  # of each modality (N, features)
 
 def extract(overrides: Sequence[str], any_weights: bool = False, batch: int = 8) -> Path:
     """The folder, complete. Raises UserError for bad overrides, missing data, and other weights than the released."""
-    settings = RunConfig.parse(compose_config(["dataset=epic", "backbone=x_norm", *overrides]))
+    settings = RunConfig.parse(compose_config(["dataset=epic", "backbone=x_norm", *first_job(overrides)]))
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device, dataset = choose_device(settings.device), make_dataset(settings)

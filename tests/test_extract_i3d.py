@@ -112,6 +112,10 @@ def test_what_stops_it_is_one_line(
     assert capsys.readouterr().err == said
 
 
+def test_overrides_that_training_sweeps_over_do_not_stop_it(overrides: Sequence[str]) -> None:
+    assert extract_i3d.main(["--any-weights", *overrides, "optimizer.lr=1e-3,5e-3", "seeds=[0],[1]"]) == 0
+
+
 def test_networks_without_the_released_weights_are_refused(overrides: Sequence[str], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"need the released weights.*--any-weights") as caught:
         extract_i3d.extract(overrides)

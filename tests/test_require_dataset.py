@@ -72,6 +72,17 @@ def test_tables_that_are_missing_or_half_there(tmp_path: Path, capsys: pytest.Ca
     assert require_dataset.main(list(overrides)) == 0
 
 
+def test_overrides_of_a_sweep_are_looked_at_as_its_first_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweeps = ("optimizer.lr=1e-3,5e-3", "seeds=[0],[1]", "trainer.max_epochs=choice(1,2)")
+    assert require_dataset.main(["dataset=synthetic", *sweeps]) == 0
+    swept = complaint(capsys, "dataset=tcga_brca,tcga_kipan", f"data_dir={tmp_path}", *sweeps)
+    assert swept.startswith(f"{tmp_path}/tcga_brca does not exist")
+    assert "wants quotes" in complaint(capsys, "dataset=synthetic", "seeds=[0")
+    assert "--multirun" in complaint(capsys, "dataset=synthetic", "method=glob(*)")  # which is first, nobody knows yet
+
+
 def test_data_without_a_folder_need_nothing_and_a_wrong_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert require_dataset.main(["dataset=synthetic"]) == 0
     assert "tcga_subtypes" in complaint(capsys, "dataset=tcga_subtype")

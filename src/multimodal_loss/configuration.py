@@ -25,6 +25,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
@@ -339,6 +340,24 @@ def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
         return _compose(tuple(o for o in overrides if o not in DEFAULT_CHOICES))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error)) from error
+
+
+def first_job(overrides: Sequence[str]) -> list[str]:
+    """The same overrides with the first value of each sweep over listed values (`optimizer.lr=1e-3,5e-3`): what a
+    command that trains nothing, and so sweeps nothing, takes of those that are meant for training.
+
+    Raises UserError for one that cannot be parsed.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise UserError(explain(error)) from error
+    return [
+        f"{one.get_key_element()}={next(one.sweep_string_iterator())}"
+        if isinstance(one.value(), ChoiceSweep)
+        else str(one.input_line)
+        for one in parsed
+    ]
 
 
 def resolved(config: DictConfig) -> Node:
