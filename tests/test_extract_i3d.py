@@ -128,8 +128,8 @@ def test_a_training_on_them_knows_that_they_were_generated(overrides: Sequence[s
     folder = extract_i3d.extract(overrides, any_weights=True)
     for method in ("multimodal", "unimodal_2"):
         given = ["experiment=table_4_frozen", f"method={method}", f"dataset.path={folder}", "seeds=[0]", "workers=0"]
-        short = ["trainer.max_epochs=2", "device=cpu", "threads=1", "progress=false", f"output_dir={tmp_path}/runs"]
-        result = json.loads(run(compose_config([*given, *short])).result.read_text())
+        short = ["trainer.max_epochs=2", "trainer.batch_size=6", "device=cpu", "threads=1", "progress=false"]
+        result = json.loads(run(compose_config([*given, *short, f"output_dir={tmp_path}/runs"])).result.read_text())
         assert result["dataset"]["generated"] is True and result["dataset"]["classes"] == list(VERBS)
         assert result["dataset"]["sizes"] == {"train": 12, "validation": 8, "test": 8}
         assert result["dataset"]["modalities"] == (["flow"] if method == "unimodal_2" else ["rgb", "flow"])

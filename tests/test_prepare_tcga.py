@@ -497,8 +497,8 @@ def test_a_map_that_is_cut_off_is_refused(
     assert f"{path}: its last line is cut off; delete it and start again" in error_of(capsys)
     assert not (tmp_path / "tcga").exists()  # said before the long work
     # Cut where a line ends: then the matrix has ids that the map lacks. One that no map has is allowed (cg99999999).
-    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:-2]))
-    lacks = {"probes": "3 of the 70 ids of GDC-PANCAN.methylation450", "genes": "2 of the 23 ids of GDC-PANCAN.htseq"}
+    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:-12]))
+    lacks = {"probes": "13 of the 70 ids of GDC-PANCAN.methylation450", "genes": "12 of the 23 ids of GDC-PANCAN.htseq"}
     for _ in range(2):  # also when the finished pass is only read again
         assert run(small.folder, tmp_path / "tcga") == 2
         assert f"{path}: lacks {lacks[role]}" in error_of(capsys)
