@@ -94,6 +94,14 @@ def test_ensemble_is_fitted_to_neither_test_samples_nor_ignored_ones() -> None:
     assert torch.equal(fitted[0], fitted[1])
 
 
+def test_an_ensemble_of_one_class_says_so_and_one_of_no_sample_stays_the_mean() -> None:
+    scores = torch.randn(6, 2, 3)
+    for y, expected in ((1, torch.tensor([0.0, 1.0, 0.0]).expand(6, 3)), (-100, scores.softmax(-1).mean(1))):
+        fusion = Multitask(3, 2)
+        fusion.after_training(lambda: scores, torch.full((6,), y))
+        torch.testing.assert_close(fusion.probabilities(scores), expected)
+
+
 def side_by_side(split: Split) -> Tensor:
     return torch.cat(split.inputs, dim=1)
 

@@ -50,6 +50,15 @@ def test_a_class_too_small_for_every_fold_and_one_without_samples() -> None:
     assert bias[2] == -100 and weight.isfinite().all() and np.isfinite(out_of_fold).all()
 
 
+def test_samples_of_one_class_and_a_fold_that_is_left_with_one() -> None:
+    (x, _), _ = made()
+    weight, bias, out_of_fold = cross_fitted(x[:30], torch.ones(30, dtype=torch.int64), 3)
+    assert not weight.any() and bias.tolist() == [-100, 0, -100] and (out_of_fold.argmax(1) == 1).all()
+    with pytest.warns(UserWarning, match="only 1 members"):
+        weight, bias, out_of_fold = cross_fitted(x, (torch.arange(90) == 5).long(), 2)
+    assert weight.isfinite().all() and np.isfinite(out_of_fold).all()
+
+
 def test_stacking_is_a_regression_on_what_the_modalities_say_out_of_fold() -> None:
     inputs, target = made()
     backbone = ModalityLogistic([(4,), (6,)], 3, combination="stacking")

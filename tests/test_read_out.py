@@ -38,6 +38,18 @@ def test_ignored_samples_and_constant_scores() -> None:
         first(scores[:, :, :2])
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_modality_with_samples_of_one_class_or_none() -> None:
+    scores, target = torch.randn(9, 3, 3, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 3
+    mask = torch.stack([torch.full((9,), True), target == 1, torch.full((9,), False)], dim=1)
+    read_out = ReadOut(3, 3).fit(scores, target, mask=mask)
+    assert torch.equal(read_out(scores)[:, 0], ReadOut(3, 1).fit(scores[:, :1], target)(scores[:, :1])[:, 0])
+    torch.testing.assert_close(read_out(scores)[:, 1], torch.tensor([[0.0, 1.0, 0.0]]).expand(9, 3))
+    assert read_out.bias[1].tolist() == [-100, 0, -100]
+    nothing = ReadOut(3, 3).fit(scores, torch.full((9,), -100))(scores)
+    assert (read_out(scores)[:, 2] == 1 / 3).all() and (nothing == 1 / 3).all()
+
+
 def test_a_run_reads_out_its_modalities_and_keeps_how(tmp_path: Path) -> None:
     directory, replicate = trained(
         write_study(tmp_path / "study"), tmp_path / "runs", "method=multimodal", "backbone=linear", TWO_RATES

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
@@ -19,8 +20,11 @@ SMALLEST = 1e-6  # probability whose logarithm is taken
 def fit_logistic(features: Tensor, target: Tensor, num_classes: int, C: float) -> tuple[Tensor, Tensor]:
     """Weights (num_classes, D) and biases (num_classes,) with an L2 penalty of 1 / C, on the CPU.
 
-    A class without training samples is given a logit of -100.
+    A class without training samples is given a logit of -100; so samples of one class alone give it whatever the
+    features are. Without any sample all is 0.
     """
+    if not len(target):
+        return torch.zeros(num_classes, features.shape[1]), torch.zeros(num_classes)
     return _coefficients(_fit(features.cpu().double().numpy(), target.cpu().numpy(), C), num_classes)
 
 
@@ -56,17 +60,18 @@ def cross_fitted(
     return weight if basis is None else (weight.double() @ torch.from_numpy(basis)).float(), bias, out_of_fold
 
 
-def _fit(x: NDArray[np.float64], y: NDArray[np.int64], C: float) -> LogisticRegression:
-    return LogisticRegression(C=C, max_iter=MAX_ITERATIONS).fit(x, y)
+def _fit(x: NDArray[np.float64], y: NDArray[np.int64], C: float) -> LogisticRegression | DummyClassifier:
+    """The model; where all samples are of one class, which scikit-learn's regression refuses, one that says so."""
+    one_class = (y == y[0]).all()
+    return (DummyClassifier() if one_class else LogisticRegression(C=C, max_iter=MAX_ITERATIONS)).fit(x, y)
 
 
-def _coefficients(model: LogisticRegression, num_classes: int) -> tuple[Tensor, Tensor]:
-    coefficients, intercepts = model.coef_, model.intercept_
-    if len(model.classes_) == 2:  # scikit-learn keeps only the logit of the second class
-        coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
-        intercepts = np.concatenate([np.zeros_like(intercepts), intercepts])
-    weight = torch.zeros(num_classes, coefficients.shape[1])
+def _coefficients(model: LogisticRegression | DummyClassifier, num_classes: int) -> tuple[Tensor, Tensor]:
+    weight = torch.zeros(num_classes, model.n_features_in_)
     bias = torch.full((num_classes,), ABSENT_CLASS_LOGIT)
-    weight[model.classes_] = torch.from_numpy(coefficients).float()
-    bias[model.classes_] = torch.from_numpy(intercepts).float()
+    bias[model.classes_] = 0
+    if len(model.classes_) > 1:
+        rows = model.classes_[-len(model.coef_) :]  # of two classes scikit-learn keeps only the logit of the second
+        weight[rows] = torch.from_numpy(model.coef_).float()
+        bias[rows] = torch.from_numpy(model.intercept_).float()
     return weight, bias

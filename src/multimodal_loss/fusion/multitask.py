@@ -72,7 +72,7 @@ class Multitask(Fusion):
         weight, bias = self.ensemble_weight.to(scores.dtype), self.ensemble_bias.to(scores.dtype)
         fitted = F.linear(_side_by_side(scores, mask), weight, bias)
         # Without weights every epoch would predict the same, and stopping by validation would keep the first.
-        return torch.where((weight != 0).any(), fitted, mean)
+        return torch.where((weight != 0).any() | (bias != 0).any(), fitted, mean)
 
     @torch.no_grad()
     def after_training(self, scores: Callable[[], Tensor], target: Tensor, mask: Tensor | None = None) -> None:

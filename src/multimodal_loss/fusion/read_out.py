@@ -40,7 +40,8 @@ class ReadOut(nn.Module):
     def fit(self, scores: Tensor, target: Tensor, ignore_index: int = -100, mask: Tensor | None = None) -> "ReadOut":
         """Fit to the scores (N, M, score_width) and classes (N,) of training samples (penalty 1, of standardised
         scores); of more than 20,000 to every k-th. Each modality to those that have it, where there is a `mask`
-        (N, M). Returns itself.
+        (N, M); one that no sample has is read as equal probabilities, one of a single class's samples as that class.
+        Returns itself.
         """
         from multimodal_loss.fusion.logistic import fit_logistic  # here: the losses need torch alone
 
@@ -52,6 +53,10 @@ class ReadOut(nn.Module):
             return self
         kept = target != ignore_index
         scores, target = scores[kept], target[kept]
+        if not len(target):
+            for fitted in (self.weight, self.bias):
+                fitted.zero_()
+            return self
         step = -(-len(target) // MOST_SAMPLES)
         scores, target = scores[::step].cpu().double(), target[::step].cpu()
         mean, sd = scores.mean(0), scores.std(0, correction=0).clamp(min=1e-12)
