@@ -75,6 +75,32 @@ def test_equals_the_authors_numbers() -> None:
     torch.testing.assert_close(fusion.logits(scores).exp() - 1, case["fused_evidence"], **EXACT)
 
 
+# (C, M), the logit of class 0 (0 for the others), y, and the loss by mpmath with 60 digits.
+CERTAIN = [
+    (18, 19, 5.0, 1, 172.7859370565945),
+    (18, 19, 60.0, 1, 905.1802918761286),
+    (18, 19, 110.0, 0, 48.17515765139284),
+    (18, 19, 110.0, 1, 1226.094052511827),
+    (18, 19, 200.0, 1, 1578.391054542322),
+    (10, 6, 10000.0, 1, 802.8733936415213),
+    (10, 6, 10000.0, 0, 9.458767617615712),
+]
+
+
+@pytest.mark.parametrize(("classes", "modalities", "logit", "y", "expected"), CERTAIN)
+def test_evidence_as_large_as_it_gets(classes: int, modalities: int, logit: float, y: int, expected: float) -> None:
+    """Of many sure modalities fused evidence is 1e16 and more, where lgamma(S) and its like cancel to the last digit."""
+    scores = torch.zeros(1, modalities, classes, dtype=torch.float64)
+    scores[..., 0] = logit
+    fusion = TMC(classes, modalities, annealing_epochs=1)
+    fusion.begin_epoch(1, 1)
+    loss = fusion(scores.requires_grad_(), torch.tensor([y]))
+    assert loss.item() == pytest.approx(expected, rel=1e-11)
+    moved = [fusion(scores + step * (scores == logit), torch.tensor([y])) for step in (-0.01, 0.01)]
+    (gradient,) = torch.autograd.grad(loss, scores)
+    assert gradient[..., 0].sum().item() == pytest.approx((moved[1] - moved[0]).item() / 0.02, rel=1e-4, abs=1e-6)
+
+
 def test_does_not_depend_on_the_order_of_the_modalities() -> None:
     scores, target = draw(5, 3, 4)
     fusion = TMC(4, 3)

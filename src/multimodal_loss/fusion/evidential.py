@@ -1,5 +1,6 @@
 """What TMC and ECML share: class scores as evidence for a Dirichlet distribution over class probabilities."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -72,11 +73,11 @@ class EvidentialFusion(Fusion):
         evidence = torch.cat([evidence, fused.unsqueeze(1)], dim=1)
         kept = self.kept(target)
         safe = target if kept is None else target.where(kept, 0)
-        true = F.one_hot(safe, self.num_classes).to(evidence.dtype).unsqueeze(1)
+        true = F.one_hot(safe, self.num_classes).bool().unsqueeze(1)
         alpha = evidence + 1
         expected = torch.digamma(alpha.sum(dim=2)) - (torch.digamma(alpha) * true).sum(dim=2)
         weight = (self.epoch.to(evidence.dtype) / self.annealing_epochs).clamp(max=1)
-        losses = expected + weight * _divergence_from_uniform(alpha + (1 - alpha) * true)
+        losses = expected + weight * _divergence_from_uniform(alpha.masked_fill(true, 1))
         return losses if mask is None else losses.masked_fill(~F.pad(mask, (0, 1), value=True), 0)
 
 
@@ -92,9 +93,20 @@ def certainty_of(evidence: Tensor) -> Tensor:
 
 
 def _divergence_from_uniform(alpha: Tensor) -> Tensor:
-    """KL(Dir(alpha) || Dir(1, ..., 1)) over the last axis."""
-    strength = alpha.sum(dim=-1, keepdim=True)
-    uniform = torch.lgamma(torch.full_like(strength, alpha.shape[-1]))
-    normaliser = torch.lgamma(strength) - uniform - torch.lgamma(alpha).sum(dim=-1, keepdim=True)
-    expected = ((alpha - 1) * (torch.digamma(alpha) - torch.digamma(strength))).sum(dim=-1, keepdim=True)
-    return (normaliser + expected).squeeze(-1)
+    """KL(Dir(alpha) || Dir(1, ..., 1)) over the last axis, with h of `_reduced_lgamma`
+
+        h(S) - sum_k h(alpha_k) + (C - 1) psi(S) - lgamma(C)
+
+    since terms as large as S log S, which cancel, leave nothing of it where S is above 1e16.
+    """
+    strength, classes = alpha.sum(dim=-1), alpha.shape[-1]
+    of_classes = _reduced_lgamma(alpha).sum(dim=-1)
+    return _reduced_lgamma(strength) - of_classes + (classes - 1) * torch.digamma(strength) - math.lgamma(classes)
+
+
+def _reduced_lgamma(a: Tensor) -> Tensor:
+    """h(a) = lgamma(a) - (a - 1) psi(a) + a, which grows as log(a) / 2; above 1e4 by Stirling's series, to 1e-14."""
+    large = a > 1e4
+    small, a = a.masked_fill(large, 1), a.masked_fill(~large, 1)  # for the gradient, too: 0 times infinity is NaN
+    series = (a.log() + math.log(2 * math.pi) + 1) / 2 - 1 / (3 * a) - 1 / (12 * a**2)
+    return torch.where(large, series, torch.lgamma(small) - (small - 1) * torch.digamma(small) + small)
