@@ -154,6 +154,38 @@ def test_wide_logits_stay_finite_in_blocks() -> None:
     assert loss.isfinite() and scores.grad is not None and scores.grad.isfinite().all()
 
 
+def far_apart(modalities: int, by: float, classes: int = 3) -> Tensor:
+    """Scores (2, M, C): each half of the modalities is `by` sure of another class, and two are sure of different ones.
+
+    The first sample is of candidates whose two parts contradict each other, up to M / 2 times `by`.
+    """
+    scores = torch.zeros(2, modalities, classes, dtype=torch.float64)
+    scores[0, :, 2] = scores[0, : modalities // 2, 1] = scores[0, modalities // 2 :, 0] = -by
+    scores[1, :2] = torch.tensor([[0, -200, -100], [-150, 0, 0]]) * by / 100
+    return scores.requires_grad_()
+
+
+@pytest.mark.parametrize(("modalities", "by"), [(7, 100), (7, 150), (14, 80)])
+def test_far_apart_logits_equal_enumeration(modalities: int, by: float) -> None:
+    fusion, scores, target = Mulmix(3, modalities).double(), far_apart(modalities, by), torch.tensor([1, 1])
+    assert_equal(fusion, scores, target, enumerated_losses(scores, fusion.beta) / (2**modalities - 1))
+
+
+def test_tables_in_float32_stay_finite_and_are_right_where_their_parts_agree() -> None:
+    """As on mps. Two sure modalities of one part may contradict each other as they like."""
+    scores, target = far_apart(8, 100), torch.tensor([1, 1])
+    tables = mulmix_subsets._Tables(scores.detach())
+    for name, table in vars(tables).items():
+        setattr(tables, name, table.float())
+    losses, gradients = mulmix_subsets._sum_over_subsets(tables, target[None], 0.5, with_gradient=True)
+    gradient = tables.to_scores(*gradients)
+    assert losses.dtype == torch.float32 and losses.isfinite().all() and gradient.isfinite().all()
+    expected = enumerated_losses(scores, 0.5)[:, 1]
+    torch.testing.assert_close(losses[0, 1].double(), expected[1], rtol=5e-3, atol=0)  # 1 - p is rounded
+    wanted = torch.autograd.grad(expected.sum(), scores)[0]
+    torch.testing.assert_close(gradient[1].double(), wanted[1], rtol=5e-3, atol=1e-3)
+
+
 def test_blocks_give_float32_results_for_float32_scores() -> None:
     fusion, scores, target = draw(9, 3)
     exact = fusion(scores, target)

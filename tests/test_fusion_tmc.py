@@ -89,7 +89,7 @@ CERTAIN = [
 
 @pytest.mark.parametrize(("classes", "modalities", "logit", "y", "expected"), CERTAIN)
 def test_evidence_as_large_as_it_gets(classes: int, modalities: int, logit: float, y: int, expected: float) -> None:
-    """Of many sure modalities fused evidence is 1e16 and more, where lgamma(S) and its like cancel to the last digit."""
+    """Of many sure modalities fused evidence is 1e16 and more, where lgamma(S) and its like cancel altogether."""
     scores = torch.zeros(1, modalities, classes, dtype=torch.float64)
     scores[..., 0] = logit
     fusion = TMC(classes, modalities, annealing_epochs=1)

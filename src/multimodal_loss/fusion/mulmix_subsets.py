@@ -8,14 +8,19 @@ candidates send back to the tables.
 The factor q_ij = exp(beta (G - a_ij) / (N - 1)), with a = log(1 - p) and G its sum over all N candidates, seems to need
 a pass of its own for G. But it is exp(beta G / (N - 1)), one number per sample, times w_ij = exp(-beta a_ij / (N - 1)),
 so that value and gradient come out of a single pass over blocks of candidates that stay in the cache.
+
+The limit: E and F, of which the best class is 1, end at exp(-690), in float32 at exp(-69). So all is exact to rounding
+for candidates with a class that both parts together put no further than 650 (float32: 50) below the best class of each.
+Where parts contradict each other more, log z is too large: it is -690 at least.
 """
+
+import math
 
 import torch
 from torch import Tensor
 
 from multimodal_loss.fusion.scratch import Scratch
 
-MAX_SPREAD = 69.0  # log of 1e30: scores further than this below their modality's best count as this far below
 MIN_DOUBT = 1e-6  # 1 - p is held above this before its logarithm
 CPU_BLOCK = 2**16  # candidates times samples in a block, per thread: four float64 arrays of this size, 2 MB
 ACCELERATOR_BLOCK = 2**23
@@ -56,13 +61,12 @@ def subset_losses_and_gradient(
 class _Tables:
     """Sums of scores over all subsets of the first half of the modalities, and of the second: (B, C, 2^count) each.
 
-    Every sum is shifted so that its best class is 0, which a softmax does not see. In float64 nothing vanishes then: of
-    ten modalities' sum the worst class is at least exp(-10 * 69), still a normal number, for up to 20 modalities.
+    Every sum is shifted so that its best class is 0, which a softmax does not see.
     """
 
     def __init__(self, scores: Tensor) -> None:
         x = scores if scores.device.type == "mps" else scores.double()
-        x = (x - x.amax(dim=2, keepdim=True)).clamp(min=-MAX_SPREAD).mT
+        x = (x - x.amax(dim=2, keepdim=True)).mT
         half = x.shape[2] // 2
         self.first_members, self.second_members = (
             members_of_subsets(count, x.device).to(x.dtype) for count in (half, x.shape[2] - half)
@@ -81,7 +85,9 @@ def _sum_over_subsets(
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """L^y for each row y (B,) of `classes`, and its gradients with respect to the tables (of use for a single row)."""
     first, second = tables.first, tables.second
-    exp_first, exp_second = first.exp(), second.exp()
+    # z is at least the smallest entry here, so that 1/z, also summed over 1,024 candidates, stays finite.
+    least = math.log(torch.finfo(first.dtype).tiny) + 18
+    exp_first, exp_second = first.clamp(min=least).exp(), second.clamp(min=least).exp()
     first_y, second_y = (torch.stack([_of_class(table, y) for y in classes]) for table in (first, second))
     batch, _, rows = first.shape
     columns = second.shape[2]
