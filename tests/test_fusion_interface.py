@@ -509,6 +509,23 @@ def test_weights_are_shares(any_fusion: Fusion) -> None:
     assert any_fusion.modality_weights(scores[:0]).shape == (0, any_fusion.num_modalities)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("kind", ["TMC", "ECML", "SumCrossEntropy"])
+@pytest.mark.parametrize("log_size", [-30.0, -46.0, -100.0])
+def test_weights_are_shares_where_next_to_nothing_is_known(kind: str, log_size: float) -> None:
+    """Of one modality as much as of another, twice of the next, and the last is missing."""
+    scores = log_size + torch.tensor([0, 0, math.log(2), 5], dtype=torch.float64)[None, :, None].expand(1, 4, 2)
+    if kind == "SumCrossEntropy":
+        scores = scores.exp() * torch.tensor([1, -1])
+    weights = getattr(fusions, kind)(2, 4).modality_weights(scores, torch.tensor([[True, True, True, False]]))
+    torch.testing.assert_close(weights, torch.tensor([[1, 1, 2, 0]], dtype=torch.float64) / 4)
+
+
+def test_weights_of_no_certainty_are_equal() -> None:
+    scores, mask = torch.full((1, 3, 2), -1e4), torch.tensor([[True, True, False]])
+    for fusion in (fusions.TMC(2, 3), fusions.ECML(2, 3)):
+        assert fusion.modality_weights(scores, mask).tolist() == [[0.5, 0.5, 0]]  # type: ignore[union-attr]
+
+
 def test_what_is_monitored_does_not_move_with_the_epoch(any_fusion: Fusion) -> None:
     scores, target = draw(any_fusion)
     scores = scores.detach()

@@ -455,8 +455,9 @@ def shares(values: Tensor, mask: Tensor | None = None) -> Tensor:
     """Each modality's share of the values (B, M), those below 0 as 0; equal ones where none is above."""
     here = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
     values = values.clamp(min=0).masked_fill(~here, 0)
-    none = ~(values > 0).any(dim=1, keepdim=True)
-    return F.normalize(values.masked_fill(none & here, 1), p=1, dim=1)
+    values = values.masked_fill(~(values > 0).any(dim=1, keepdim=True) & here, 1)
+    total = values.sum(dim=1, keepdim=True)
+    return values / total.where(total > 0, 1)  # 0 of an ignored sample without any modality, on an accelerator
 
 
 def predicted_shares(contributions: Tensor, mask: Tensor | None = None) -> Tensor:

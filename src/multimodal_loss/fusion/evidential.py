@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multimodal_loss.fusion.base import Fusion, check_number
+from multimodal_loss.fusion.base import Fusion, check_number, shares
 
 
 class EvidentialFusion(Fusion):
@@ -16,7 +16,7 @@ class EvidentialFusion(Fusion):
     alpha_k and uncertainty u = C / S (Sensoy et al. 2018, NeurIPS, arXiv 1806.01768). A subclass fuses the evidence.
 
     The fused probabilities are the mean of the fused Dirichlet, alpha / S: the logits are log alpha. A modality's
-    weight is its certainty 1 - u as a share of all modalities' certainty.
+    weight is its certainty 1 - u as a share of all modalities' certainty; equal ones where none has any.
 
     The loss of a Dirichlet is the expected cross-entropy, and a divergence from the uniform Dirichlet without the true
     class, whose weight grows over the epochs:
@@ -64,7 +64,7 @@ class EvidentialFusion(Fusion):
         return self.fused_evidence(evidence_of(scores, mask), mask).log1p().to(scores.dtype)
 
     def compute_weights(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
-        return F.normalize(certainty_of(evidence_of(scores, mask)), p=1, dim=1).to(scores.dtype)
+        return shares(certainty_of(evidence_of(scores, mask)), mask).to(scores.dtype)
 
     def losses(self, evidence: Tensor, fused: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
         """The loss of each sample's M + 1 Dirichlets, the modalities' and the fused one's (B, M + 1); 0 of a modality
