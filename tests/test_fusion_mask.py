@@ -372,6 +372,20 @@ def test_an_ignored_sample_may_have_no_modality(
         torch.testing.assert_close(gradient, expected[name], **EXACT)
 
 
+@of_every_fusion
+def test_what_is_watched_takes_an_ignored_sample_without_modality_or_with_nan(
+    kind: str, options: dict[str, Any], modalities: int
+) -> None:
+    fusion = build(kind, options, modalities)
+    (scores, target), mask = draw(fusion), mixed(modalities)
+    target[2:4], mask[2], kept = -100, False, torch.tensor([0, 1, *range(4, BATCH)])
+    with torch.no_grad():
+        scores[3] = torch.nan
+    for watched in (fusion.negative_log_likelihood, fusion.monitored):
+        expected = watched(scores[kept], target[kept], mask=mask[kept])
+        torch.testing.assert_close(watched(scores, target, mask=mask), expected, **EXACT)
+
+
 def test_a_fusion_that_knows_no_masks_says_so() -> None:
     class Mean(Fusion):
         def compute_logits(self, scores: Tensor) -> Tensor:  # type: ignore[override]

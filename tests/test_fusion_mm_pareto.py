@@ -88,6 +88,28 @@ def test_a_step_is_what_two_gradients_make_of_it(share: float) -> None:
         torch.testing.assert_close(p.grad, expected[p] + 1, rtol=1e-11, atol=1e-11)
 
 
+def test_a_frozen_modality_and_an_ignored_sample_without_scores() -> None:
+    """The other modality's step is as if it were not; what is ignored may be NaN or have no modality."""
+    steps = []
+    for spoilt in (False, True):
+        net, fusion = Net().double().requires_grad_(True), MMPareto(3, 2)
+        parameters = [[(p, slice(None)) for p in own.parameters()] for own in net.own]
+        x = torch.randn(2, 7, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        target, mask = torch.arange(7) % 3, torch.ones(7, 2, dtype=torch.bool)
+        target[5:], mask[0, 0] = -100, False
+        if spoilt:
+            mask[6] = False
+            net.own[0].requires_grad_(False)
+        scores = net(x)
+        if spoilt:
+            scores[5] = torch.nan
+        fusion.backward(fusion(scores, target, mask=mask), scores, target, parameters, mask=mask)
+        steps.append([p.grad for p in net.own[1].parameters()])
+        assert all((p.grad is None) == spoilt for p in net.own[0].parameters())
+    for got, wanted in zip(*steps, strict=True):
+        torch.testing.assert_close(got, wanted, **EXACT)
+
+
 def test_needs_the_parameters() -> None:
     scores, target = torch.randn(7, 2, 3, requires_grad=True), torch.randint(3, (7,))
     fusion = MMPareto(3, 2)

@@ -122,21 +122,11 @@ class Fusion(nn.Module):
         are all ignored (SoftTriple still adds its regulariser). With reduction="none" the loss is (B,), 0 where a
         sample is ignored.
         """
-        self._check_scores(scores)
-        _check_tensor("target", target, f"{scores.shape[0]} class indices")
-        if target.shape != scores.shape[:1] or target.dtype != torch.int64:
-            raise ValueError(
-                f"target must be {scores.shape[0]} class indices of type int64, "
-                f"got shape {tuple(target.shape)} and type {target.dtype}"
-            )
-        _check_device("target", target, scores)
-        extra = {"index": self._checked_index(index, len(target), target.device)} if self.reads_index else {}
-        kept = self._not_ignored(target) if _can_look(target) else None
-        scores, mask = self._masked(scores, mask, kept)
-        if mask is not None:
-            extra["mask"] = mask
-        if kept is not None:
-            scores, target, extra = scores[kept], target[kept], {name: x[kept] for name, x in extra.items()}
+        scores, target, mask, kept = self._counted(scores, target, mask)
+        extra = _if_any(mask)
+        if self.reads_index:
+            index = self._checked_index(index, len(target if kept is None else kept), target.device)
+            extra["index"] = index if kept is None else index[kept]
         if _can_look(target) and scores.is_inference() and torch.is_grad_enabled():
             scores = scores.clone()  # autograd saves no tensor of inference mode
         _check_finite(scores)
@@ -185,6 +175,7 @@ class Fusion(nn.Module):
 
     def negative_log_likelihood(self, scores: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """The mean of -log p_y with p the fused probabilities: a scalar."""
+        scores, target, mask, _ = self._counted(scores, target, mask)
         losses = F.cross_entropy(self.logits(scores, mask), target, ignore_index=self.ignore_index, reduction="none")
         return mean_of_kept(losses, target != self.ignore_index)
 
@@ -353,6 +344,24 @@ class Fusion(nn.Module):
                 f"{type(self).__name__} has parameters of {own.pop()} and got scores of {scores.dtype}: convert the "
                 "scores, or the fusion by its .float() or .double()"
             )
+
+    def _counted(
+        self, scores: Tensor, target: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Scores, targets and mask, checked, of the samples that count, on a CPU; and which those are, None for all."""
+        self._check_scores(scores)
+        _check_tensor("target", target, f"{scores.shape[0]} class indices")
+        if target.shape != scores.shape[:1] or target.dtype != torch.int64:
+            raise ValueError(
+                f"target must be {scores.shape[0]} class indices of type int64, "
+                f"got shape {tuple(target.shape)} and type {target.dtype}"
+            )
+        _check_device("target", target, scores)
+        kept = self._not_ignored(target) if _can_look(target) else None
+        scores, mask = self._masked(scores, mask, kept)
+        if kept is None:
+            return scores, target, mask, None
+        return scores[kept], target[kept], None if mask is None else mask[kept], kept
 
     def _not_ignored(self, target: Tensor) -> Tensor | None:
         """Which samples count; None where all do. ValueError: a target that is neither a class nor `ignore_index`."""

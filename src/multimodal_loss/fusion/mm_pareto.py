@@ -65,7 +65,7 @@ class MMPareto(Fusion):
         second = backward_apart((loss - fused) * share, of_modalities)
         for own in of_modalities:
             a, b = rows_of(first, own), rows_of(second, own)
-            for of_first, joined in zip(a, self.joined(a, b), strict=True):
+            for of_first, joined in zip(a, self.joined(a, b) if a else (), strict=True):  # none of a frozen modality
                 of_first.copy_(joined)
         add_gradients(first)
 
