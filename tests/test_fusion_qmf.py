@@ -9,6 +9,7 @@ from torch import Tensor
 
 from golden.rivals import golden
 from multimodal_loss import QMF
+from multimodal_loss.fusion import base
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 SAMPLES, MODALITIES, CLASSES = 9, 3, 4
@@ -114,12 +115,43 @@ def test_pairs_of_the_whole_training_set_change_with_the_epoch() -> None:
     seen = set()
     for epoch in range(1, 41):
         fusion.begin_epoch(epoch, 97)
-        partners = fusion._partners(97, None, everything.device)
+        partners = fusion._partners(everything, None)
         shift = int(partners[0])
         assert 0 < shift < 97 and torch.equal(partners, (everything + shift) % 97)
         seen.add(shift)
     assert len(seen) > 35
-    assert torch.equal(fusion._partners(5, None, everything.device), torch.tensor([1, 2, 3, 4, 0]))
+    assert torch.equal(fusion._partners(torch.tensor([7, 3, 9, 50, 51]), None), torch.tensor([1, 2, 3, 4, 0]))
+
+
+def test_pairs_of_the_whole_training_set_change_with_ignored_samples_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And are the same where the host does not look at targets, as on an accelerator."""
+    (((scores, target, _), _),) = batches(1)
+    scores, target = scores.repeat(4, 1, 1) + torch.arange(20)[:, None, None] * scores[0].sin(), target.repeat(4)
+    target[7] = -100
+    found: list[list[float]] = []
+    for look in (True, False):
+        if not look:
+            monkeypatch.setattr(base, "_can_look", lambda values: False)
+        fusion = QMF(CLASSES, MODALITIES, rank_weight=9, rank_margin="required").double()
+        found.append([])
+        for epoch in range(1, 5):
+            fusion.begin_epoch(epoch, 20)
+            for noted in (fusion.history, fusion.latest):
+                noted.zero_()  # so that pairs alone change
+            found[-1].append(float(fusion(scores, target)))
+    assert len({round(loss, 6) for loss in found[0]}) == 4
+    assert found[0] == pytest.approx(found[1], rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_history_is_not_rounded_with_a_fusion_of_half_precision(dtype: torch.dtype) -> None:
+    fusion = QMF(2, 1).to(dtype)
+    for epoch in range(1, 4):
+        fusion.begin_epoch(epoch, 1)
+        fusion(torch.tensor([[[1000.25, 0.0]]]), torch.tensor([1]))
+        fusion.to(dtype)
+    assert fusion.history.item() == 2000.5 and fusion.latest.item() == 1000.25
+    assert fusion.history.dtype == fusion.latest.dtype == torch.float32
 
 
 def test_a_checkpoint_carries_what_it_remembers() -> None:

@@ -1,11 +1,12 @@
 """QMF: quality-aware multimodal fusion (Zhang et al. 2023, ICML, arXiv 2306.02050)."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from multimodal_loss.fusion.base import Fusion, check_choice, check_number, mean_of_kept, shares
+from multimodal_loss.fusion.base import HALF_PRECISION, Fusion, check_choice, check_number, mean_of_kept, shares
 
 VARIANTS = ("text_image", "rgbd")
 RANK_MARGINS = ("released", "required")
@@ -24,6 +25,8 @@ class QMF(Fusion):
     The method behind the rank loss (Moon et al. 2020, CRL) asks the easier sample's confidence to be higher by a margin
     of |d|; the released code flips the margin's sign, so that it may be lower by |d| unpunished: `rank_margin`.
 
+    Precision: H stays float32 where the fusion is converted to half precision, which would round away what is added.
+
     H is what `begin_epoch` and the samples' positions are for: it counts each sample once an epoch, and starts at 0,
     the easiest, for samples not seen yet. Before the first `begin_epoch` the batch is all there is; nothing is kept.
 
@@ -32,8 +35,8 @@ class QMF(Fusion):
     Early stopping watches the negative log-likelihood of the fused probabilities, since n moves by itself.
 
     As released (github.com/QingyangZhang/QMF, MIT), but: where max = min (RGB-D's first step) n is 0, not nan. Pairs
-    are (i, i + 1), cyclic, in a shuffled batch; all training samples in one batch come in stored order, often sorted by
-    class, so pairs are then (i, i + a number that changes with every epoch).
+    are (i, i + 1), cyclic, in a shuffled batch; one in stored order, where the samples' positions rise, is often sorted
+    by class, as are all training samples in one, so pairs are then (i, i + a number that changes with every epoch).
 
     Args:
         num_classes: C.
@@ -107,7 +110,7 @@ class QMF(Fusion):
             of_each = of_each.masked_fill(~mask, 0)
         counted = kept if mask is None else (mask if kept is None else mask & kept.unsqueeze(1)).t()
         hardness = self._hardness(of_each.detach().t(), index, counted).t()
-        losses = of_each.sum(dim=1) + self.rank_weight * self._rank(confidence, hardness, kept, mask).sum(dim=1)
+        losses = of_each.sum(dim=1) + self.rank_weight * self._rank(confidence, hardness, index, kept, mask).sum(dim=1)
         return mean_of_kept(losses, kept) + self.cross_entropy(fused, target)
 
     @torch.no_grad()
@@ -125,25 +128,35 @@ class QMF(Fusion):
         total = history + (after if self.variant == "text_image" else before)
         return _scaled(total[:, index], total)
 
-    def _rank(self, confidence: Tensor, hardness: Tensor, kept: Tensor | None, mask: Tensor | None) -> Tensor:
+    def _rank(
+        self, confidence: Tensor, hardness: Tensor, index: Tensor, kept: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
         """max(0, sign(d) (c - d)) (B, M) of each sample and its partner, 0 where one lacks the modality."""
-        partner = self._partners(len(confidence), kept, confidence.device)
+        partner = self._partners(index, kept)
         c, d = confidence - confidence[partner], hardness - hardness[partner]
         if mask is not None:
             d = d.masked_fill(~(mask & mask[partner]), 0)
         return (d.sign() * (c - d if self.rank_margin == "released" else c + d)).relu()
 
-    def _partners(self, samples: int, kept: Tensor | None, device: torch.device) -> Tensor:
-        """For each sample that counts the position of another (B,): a cyclic shift among those that count."""
-        place = torch.arange(samples, device=device)
-        order, number = place, torch.full((), samples, device=device)
+    def _partners(self, index: Tensor, kept: Tensor | None) -> Tensor:
+        """For each sample that counts the place of another in the batch (B,): a cyclic shift among those that count."""
+        place = torch.arange(len(index), device=index.device)
+        order, number = place, torch.full((), len(index), device=index.device)
         if kept is not None:
             order, number = (~kept).to(torch.int8).argsort(stable=True), kept.sum()
             place = torch.zeros_like(place).index_copy(0, order, place)
-        shift = torch.ones((), dtype=torch.int64, device=device)
-        if samples == self.history.shape[1]:  # in stored order: 1 + a number below `number` - 1 that looks random
-            shift = 1 + ((self.epoch * 2654435769) % 2**32 * (number - 1).clamp(min=0)) // 2**32
+        # In stored order, which ignored samples leave as it is: 1 + a number below `number` - 1 that looks random.
+        shift = 1 + ((self.epoch * 2654435769) % 2**32 * (number - 1).clamp(min=0)) // 2**32
+        shift = shift.where((index.diff() > 0).all() & (self.history.shape[1] > 0), 1)
         return order[(place + shift) % number.clamp(min=1)]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "QMF":
+        before = {name: getattr(self, name) for name in ("history", "latest")}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, value in before.items():
+            if getattr(self, name).dtype in HALF_PRECISION:
+                setattr(self, name, value.to(getattr(self, name).device, torch.float32))
+        return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Also a checkpoint that remembers another number of samples."""
