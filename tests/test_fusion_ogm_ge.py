@@ -88,6 +88,13 @@ def test_noise_goes_to_weights_with_the_spread_of_their_gradient_before() -> Non
         torch.testing.assert_close(with_noise[m].bias.grad, k[m] * without[m].bias.grad, **EXACT)
 
 
+def test_a_bias_gets_no_noise_where_modalities_are_stacked() -> None:
+    """As DeepConvLSTM stacks them: a modality's bias is then (1, n), like the weight of a single input."""
+    fusion, stacked = OGMGE(4, 2), torch.randn(2, 5)
+    assert fusion._noise(stacked[:1]) is fusion._noise(stacked[0]) is fusion._noise(torch.randn(5, 1)) is None
+    assert fusion._noise(torch.randn(2, 5, 3)[:1]) is not None
+
+
 def test_noise_needs_the_parameters() -> None:
     scores, target = draw(6, 2, 4)
     fusion = OGMGE(4, 2)

@@ -23,8 +23,10 @@ class OGMGE(Fusion):
 
     The released code (github.com/GeWu-Lab/OGM-GE_CVPR2022) is for two modalities; for more, rho is its authors' advice
     (issue 16). It modulates four-dimensional weights alone, that is convolutions, which leaves an MLP as it is; here
-    all parameters of a modality are modulated, the last layer too, and noise goes to all weights and not to biases.
-    Under Adam, which divides by a gradient's size, k nearly cancels: take SGD, as they do.
+    all parameters of a modality are modulated, the last layer too, and noise goes to weights and not to biases. Of a
+    parameter that stacks modalities a bias has two axes, too, (1, n): what is longer than 1 along fewer than two axes
+    counts as a bias, also the weight of a layer with a single input or output. Under Adam, which divides by a
+    gradient's size, k nearly cancels: take SGD, as they do.
 
     Args:
         num_classes: C.
@@ -116,7 +118,7 @@ class OGMGE(Fusion):
         add_gradients(found)
 
     def _noise(self, gradient: Tensor) -> Tensor | None:
-        """For a weight; None for a bias or a norm, which has one axis alone."""
+        """For a weight; None for a bias or a norm, which is longer than 1 along one axis alone."""
         if sum(size > 1 for size in gradient.shape) < 2:
             return None
         noise = torch.randn_like(gradient) * (self.noise * gradient.std())
