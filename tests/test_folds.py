@@ -76,6 +76,15 @@ def test_a_fold_alone_gives_what_it_gives_among_all(overrides: list[str]) -> Non
     assert alone == every[3]
 
 
+def test_a_fitted_backbone_of_which_one_fold_was_run_alone(overrides: list[str]) -> None:
+    fitted = [one for one in overrides if not one.startswith("backbone")]
+    (alone,) = result_of(run(compose_config([*fitted, "method=logistic", "folds=[0]"])).path)["replicates"]
+    first, _ = result_of(run(compose_config([*fitted, "method=logistic", "folds=[0,1]"])).path)["replicates"]
+    for replicate in (alone, first):
+        del replicate["seconds"]
+    assert alone == first
+
+
 def test_a_done_run_is_trained_again_where_the_tables_changed_since(
     overrides: list[str], study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

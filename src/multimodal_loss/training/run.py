@@ -165,6 +165,8 @@ def _take_over(
     """Put into `state` how the replicates of a group ended that were all trained as runs of their own (seeds=[3], say):
     jobs of one seed each become the run of all seeds without training again.
     """
+    if hasattr(group[0].backbone, "fit"):
+        return  # fitted anew in a moment; no loop has counted its epochs or noted its data
     found: dict[int, TrainingState] = {}
     for replicate in group:
         number = replicate.replicate_id
