@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from multimodal_loss.datasets import MultimodalData, Split
 from multimodal_loss.errors import UserError
 from multimodal_loss.fusion import MultiModalLoss, SumCrossEntropy
 from multimodal_loss.results.run_directory import RunDirectory
+from multimodal_loss.training.evaluate import predict
 from multimodal_loss.training.group_trainer import OrdinaryTrainer
 from multimodal_loss.training.loop import TrainingState, train
 from multimodal_loss.training.replicate import Recipe, Replicate, as_fusion_input, make_replicate
@@ -189,6 +191,21 @@ def test_bf16_and_compile_train_near_the_plain_numbers(tmp_path: Path) -> None:
         assert all(not key.startswith("_orig_mod") for key in one.state_dict()["backbone"])
     assert losses[1] == pytest.approx(losses[0], rel=0.05) and losses[1] != losses[0]
     assert losses[2] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_of_a_bf16_backbone_softmax_loss_and_predictions_are_float32() -> None:
+    class Noting(SumCrossEntropy):
+        def forward(self, scores: Tensor, *rest: Any, **masked: Any) -> Tensor:
+            assert scores.dtype == torch.float32
+            torch.testing.assert_close(scores.sum(-1), torch.ones(scores.shape[:2]), rtol=0, atol=1e-6)
+            return super().forward(scores, *rest, **masked)
+
+    one = make_replicate(0, 7, None, data(torch.float32), lambda d: Recorder(), Noting)
+    how = recipe(amp=True)
+    assert OrdinaryTrainer(one, how, CPU).step() is None  # the first batch of an epoch
+    found = predict(one, one.data.test, how, CPU)
+    for name in ("fused", "modalities"):
+        np.testing.assert_allclose(found[name].sum(-1), 1, rtol=0, atol=1e-6)
 
 
 def test_killed_after_any_step_it_ends_in_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

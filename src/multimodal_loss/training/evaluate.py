@@ -25,14 +25,17 @@ from multimodal_loss.training.replicate import Recipe, Replicate, as_fusion_inpu
 
 @torch.no_grad()
 def scores_of(replicate: Replicate, split: Split, recipe: Recipe, device: torch.device) -> Tensor:
-    """Scores (N, M, C) on `device`, computed in batches so that activations stay small. TrainingError: not finite."""
+    """Scores (N, M, C) on `device`, computed in batches so that activations stay small; under trainer.amp float32, as
+    in training. TrainingError: not finite.
+    """
     was_training = replicate.backbone.training
     replicate.backbone.eval()
     batches = split.batches(None, recipe.trainer.eval_batch_size, device, workers=recipe.workers)
     with torch.autocast(device.type, torch.bfloat16, enabled=recipe.trainer.amp):
-        scores = [replicate.backbone([x.to(device) for x in batch.inputs]) for batch in batches]
+        parts = [replicate.backbone([x.to(device) for x in batch.inputs]) for batch in batches]
     replicate.backbone.train(was_training)
-    return _finite(torch.cat(scores), replicate)
+    scores = torch.cat(parts)
+    return _finite(scores.float() if recipe.trainer.amp else scores, replicate)
 
 
 def masked(split: Split, device: torch.device) -> dict[str, Tensor]:

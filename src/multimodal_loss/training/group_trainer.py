@@ -127,6 +127,8 @@ class OrdinaryTrainer:
         for inputs, target, index, mask in _parts(batch, trainer.accumulate):
             with amp:
                 scores = backbone(inputs)
+            if trainer.amp:
+                scores = scores.float()  # a softmax of bfloat16 is exactly 1 from 0.998 on
             scores = as_fusion_input(scores, self._recipe.fusion_input)
             masked = {} if mask is None else {"mask": mask}
             loss: Tensor = fusion(scores, target, index, **masked)
