@@ -1,6 +1,7 @@
 """Tuning inside a run: what is chosen follows from the training samples alone, and can be continued."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from multimodal_loss.command import Interrupted
 from multimodal_loss.configuration import CONFIG_DIR, RunConfig, compose_config, planned_run
 from multimodal_loss.errors import TrainingError, UserError
 from multimodal_loss.results.run_directory import RunDirectory
 from multimodal_loss.training import run as run_module
 from multimodal_loss.training.run import run
+from multimodal_loss.training.tuning import Trial, Tuner
 
 METHODS = str(OmegaConf.load(CONFIG_DIR / "experiment" / "table_7.yaml").hydra.sweeper.params.method).split(",")
 PLAIN = str(OmegaConf.load(CONFIG_DIR / "experiment" / "table_7_plain.yaml").hydra.sweeper.params.method).split(",")
@@ -130,6 +133,28 @@ def test_what_was_chosen_survives_an_interruption_and_not_a_change_of_the_data(
     (table * 2 + 1).round(3).to_csv(study / "m0.csv")
     _, replicate = trained(study, tmp_path / "runs", *more)
     assert all(trial["score"] > 0 for trial in replicate["tuning"]["trials"])
+
+
+def test_a_stopped_run_tries_what_had_not_been_tried(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ["method=sum_ce_logits", "backbone=linear", "tuning.grid={optimizer.lr: [1e-2, 3e-2, 1e-1]}"]
+    _, expected = trained(study, tmp_path / "undisturbed", *more)
+    tried: list[float] = []
+    attempt = Tuner._try
+
+    def stopped(self: Tuner, values: dict[str, Any], *rest: Any) -> Trial:
+        tried.append(values["optimizer.lr"])
+        if len(tried) == 3:
+            raise Interrupted(signal.SIGTERM)
+        return attempt(self, values, *rest)
+
+    monkeypatch.setattr(Tuner, "_try", stopped)
+    with pytest.raises(Interrupted):
+        trained(study, tmp_path / "runs", *more)
+    _, replicate = trained(study, tmp_path / "runs", *more)
+    assert tried == [1e-2, 3e-2, 1e-1, 1e-1]
+    assert replicate["tuning"] == expected["tuning"] and replicate["metrics"] == expected["metrics"]
 
 
 def test_a_trial_that_diverges_loses_and_all_that_do_are_an_error(study: Path, tmp_path: Path) -> None:

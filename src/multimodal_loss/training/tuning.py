@@ -67,9 +67,9 @@ class Tuned:
 
 
 class Tuner:
-    """Tunes the replicates of a run; what has been chosen is kept in its directory, for when it is continued.
+    """Tunes the replicates of a run; every trial that has ended is kept in its directory, for when it is continued.
 
-    `source` is the identity of the data: what was chosen on others does not count.
+    `source` is the identity of the data: what was tried on others does not count.
     """
 
     def __init__(
@@ -85,21 +85,27 @@ class Tuner:
         self._settings, self._options, self._directory, self._source = settings, options, directory, source
         self._dataset, self._make_dataset, self._train = dataset, make_dataset, train
         self._split_again: Dataset | None = None
-        self._path = directory.path / "tuning.json"
         self._scratch = RunDirectory(directory.path / ".trial")
-        self._known = self._read()
+        self._known = self._read(directory)
 
     def tune(self, planned: Planned, device: torch.device) -> Tuned:
         """Raises TrainingError if no trial can be trained, UserError if the dataset cannot be split."""
         key = str(planned.replicate_id)
-        if key not in self._known:
-            trials = [self._try(values, planned, device) for values in self._options.points()]
-            if all(math.isinf(trial.score) for trial in trials):
-                raise TrainingError(f"tuning replicate {key}: no trial could be trained; the first: {trials[0].error}")
-            self._known[key] = Tuned(tuple(trials))
-            content = {key: [asdict(trial) for trial in tuned.trials] for key, tuned in self._known.items()}
-            self._directory.write_text("tuning.json", json.dumps({"data": self._source, "tuned": content}))
-        return self._known[key]
+        trials = self._known.get(key, [])
+        if all(math.isinf(trial.score) for trial in trials):
+            trials = []  # a run that failed is tried again
+        for values in self._options.points():
+            if not any(trial.values == values for trial in trials):
+                trials = [*trials, self._try(values, planned, device)]
+                self._keep(key, trials)
+        if all(math.isinf(trial.score) for trial in trials):
+            raise TrainingError(f"tuning replicate {key}: no trial could be trained; the first: {trials[0].error}")
+        return Tuned(tuple(trials))
+
+    def _keep(self, key: str, trials: list[Trial]) -> None:
+        self._known[key] = trials
+        content = {key: [asdict(trial) for trial in trials] for key, trials in self._known.items()}
+        self._directory.write_text("tuning.json", json.dumps({"data": self._source, "tuned": content}))
 
     def _try(self, values: dict[str, Any], planned: Planned, device: torch.device) -> Trial:
         settings = self._settings.with_values(values)
@@ -130,12 +136,13 @@ class Tuner:
             self._split_again = self._make_dataset(settings)
         return self._split_again
 
-    def _read(self) -> dict[str, Tuned]:
+    def _read(self, directory: RunDirectory) -> dict[str, list[Trial]]:
+        """The trials that a run's directory holds, by replicate id: of one that was stopped those that had ended."""
         try:
-            content = json.loads(self._path.read_text(encoding="utf-8"))
+            content = json.loads((directory.path / "tuning.json").read_text(encoding="utf-8"))
             if content["data"] != self._source:
                 return {}
-            return {key: Tuned(tuple(Trial(**one) for one in trials)) for key, trials in content["tuned"].items()}
+            return {key: [Trial(**one) for one in trials] for key, trials in content["tuned"].items()}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
