@@ -1,6 +1,7 @@
 """How commands end, and what stands on the disk after they were killed or found it full."""
 
 import errno
+import fcntl
 import io
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ from multimodal_loss import command, train
 from multimodal_loss.command import Interrupted, run_command
 from multimodal_loss.datasets.cache import cached
 from multimodal_loss.errors import MissingData, TrainingError, UserError
-from multimodal_loss.files import WriteError, temporary_folder, write_atomically
+from multimodal_loss.files import WriteError, remove_leftovers, temporary_folder, write_atomically
 from multimodal_loss.training.progress import Progress
 from multimodal_loss.training.run import FailedRun
 
@@ -151,6 +153,25 @@ def test_what_a_killed_process_left_is_removed_and_what_is_held_stays(tmp_path: 
         assert len(list(tmp_path.glob(".*"))) == 1
         with temporary_folder(tmp_path / "other"):
             assert len(list(tmp_path.glob(".*"))) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("moment", ["between open and lock", "before it is renamed"])
+def test_a_file_that_is_being_written_is_no_leftover(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Another process, which writes the same file, looks for leftovers at the worst moment."""
+    module, name = (fcntl, "flock") if moment == "between open and lock" else (os, "replace")
+    ordinary = getattr(module, name)
+
+    def interrupted(*arguments: Any) -> None:
+        monkeypatch.setattr(module, name, ordinary)
+        remove_leftovers(tmp_path, ".file.*.tmp")
+        ordinary(*arguments)
+
+    monkeypatch.setattr(module, name, interrupted)
+    write_atomically(tmp_path / "file", lambda file: file.write(b"whole"))
+    assert (tmp_path / "file").read_bytes() == b"whole"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

@@ -26,12 +26,11 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         remove_leftovers(path.parent, f".{path.name}.*.tmp")
-        with open(temporary, "wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with _held(temporary) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            os.replace(temporary, path)  # while it is held: what nobody holds is a leftover
     # torch.save reports a failed write as a RuntimeError of its zip writer.
     except (OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "writ" not in str(error) and "enforce fail" not in str(error):
@@ -40,6 +39,16 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     finally:
         with contextlib.suppress(OSError):  # a parent that is no folder
             temporary.unlink(missing_ok=True)
+
+
+def _held(path: Path) -> BinaryIO:
+    """A new file that another process takes for no leftover, although it can be locked only after it is there."""
+    while True:
+        file = open(path, "wb")  # noqa: SIM115
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if path.exists():
+            return file
+        file.close()  # removed in between
 
 
 @contextmanager
@@ -67,7 +76,8 @@ def remove_leftovers(folder: Path, pattern: str) -> None:
             held = os.open(path, os.O_RDONLY)
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if os.path.samestat(os.fstat(held), path.stat()):  # not its maker's next one under that name
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
             finally:
                 os.close(held)
 
