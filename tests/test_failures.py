@@ -154,11 +154,18 @@ def test_a_bug_keeps_its_traceback_and_is_recorded(
     [
         ("optimizer.betas=[0.9,1]", "bad value in optimizer: Invalid beta parameter"),
         ("trainer.path=logistic", "trainer.path=logistic: must be one of auto, ordinary"),
+        ("scheduler=step scheduler.step_size=0", "bad value in scheduler: integer modulo by zero"),
+        ("scheduler=cosine scheduler.T_max=0", "bad value in scheduler: "),
+        (
+            "scheduler=cosine scheduler._target_=torch.optim.lr_scheduler.OneCycleLR ~scheduler.T_max "
+            "~scheduler.eta_min +scheduler.max_lr=0.01 +scheduler.total_steps=3",
+            "bad value in scheduler: Tried to step 4 times",
+        ),
     ],
 )
 def test_values_that_were_tracebacks(tiny: list[str], override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        run(compose_config([*tiny, override]))
+        run(compose_config([*tiny, *override.split()]))
 
 
 def test_betas_of_zero_are_allowed(tiny: list[str], tmp_path: Path) -> None:

@@ -144,10 +144,11 @@ class OrdinaryTrainer:
         return self._validation.values(self.active, monitors)
 
     def end_epoch(self, watched: Sequence[float]) -> None:
-        if isinstance(self._scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            self._scheduler.step(watched[0])
-        elif self._scheduler is not None:
-            self._scheduler.step()
+        with _bad_value_named():
+            if isinstance(self._scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                self._scheduler.step(watched[0])
+            elif self._scheduler is not None:
+                self._scheduler.step()
 
     def retire(self, positions: Sequence[int]) -> None:
         self.active = [p for p in self.active if p not in positions]
@@ -189,7 +190,14 @@ def _parts(batch: Batch, number: int) -> Iterator[Batch]:
 
 
 def _make_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer) -> Any:
-    try:
+    with _bad_value_named():
         return None if recipe.scheduler is None else recipe.scheduler(optimizer)
-    except (ValueError, TypeError) as error:
+
+
+@contextlib.contextmanager
+def _bad_value_named() -> Iterator[None]:
+    """What torch makes of a schedule's options, when it is built or only at a later step, becomes one line."""
+    try:
+        yield
+    except (ValueError, TypeError, ZeroDivisionError) as error:
         raise UserError(f"bad value in scheduler: {' '.join(str(error).split())}") from error
