@@ -16,8 +16,12 @@ from multimodal_loss.configuration import CONFIG_DIR, RunConfig, compose_config,
 from multimodal_loss.errors import TrainingError, UserError
 from multimodal_loss.results.run_directory import RunDirectory
 from multimodal_loss.training import run as run_module
+from multimodal_loss.training.collapsed import CollapsedTrainer
+from multimodal_loss.training.group_trainer import OrdinaryTrainer
 from multimodal_loss.training.run import run
 from multimodal_loss.training.tuning import Trial, Tuner
+
+from test_resume import outcome  # isort: skip
 
 METHODS = str(OmegaConf.load(CONFIG_DIR / "experiment" / "table_7.yaml").hydra.sweeper.params.method).split(",")
 PLAIN = str(OmegaConf.load(CONFIG_DIR / "experiment" / "table_7_plain.yaml").hydra.sweeper.params.method).split(",")
@@ -155,6 +159,32 @@ def test_a_stopped_run_tries_what_had_not_been_tried(
     _, replicate = trained(study, tmp_path / "runs", *more)
     assert tried == [1e-2, 3e-2, 1e-1, 1e-1]
     assert replicate["tuning"] == expected["tuning"] and replicate["metrics"] == expected["metrics"]
+
+
+def test_tuned_jobs_of_one_fold_each_become_the_run_of_all_folds_without_training_again(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the run of all folds itself chose otherwise, that fold is trained."""
+    more, out = ["method=sum_ce_logits", "backbone=linear", TWO_RATES], tmp_path / "runs"
+    whole, _ = trained(study, tmp_path / "whole", *more, "folds=[0,1]")
+    for fold in (0, 1):
+        trained(study, out, *more, f"folds=[{fold}]")
+    with monkeypatch.context() as context:
+        context.setattr(Tuner, "_try", None)
+        context.setattr(OrdinaryTrainer, "step", None)
+        context.setattr(CollapsedTrainer, "step", None)
+        gathered, _ = trained(study, out, *more, "folds=[0,1]")
+    assert gathered.hash == whole.hash and outcome(gathered.path) == outcome(whole.path)
+    trials = gathered.content()["replicates"][0]["tuning"]["trials"]
+    other = max(range(2), key=lambda n: trials[n]["score"])
+    trials[other]["score"] = -1.0
+    tuned = {"data": gathered.content()["data"], "tuned": {"0": trials}}
+    gathered.write_text("tuning.json", json.dumps(tuned))
+    gathered.result.unlink()
+    gathered.checkpoint.unlink()
+    again, first = trained(study, out, *more, "folds=[0,1]")
+    assert again.path == gathered.path and first["tuning"]["chosen"] == trials[other]["values"]
+    assert first["last_loss"] != whole.content()["replicates"][0]["last_loss"]
 
 
 def test_a_trial_that_diverges_loses_and_all_that_do_are_an_error(study: Path, tmp_path: Path) -> None:

@@ -86,9 +86,10 @@ class RunDirectory:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return False
 
-    def data(self) -> object:
-        """The identity of the data that the result was computed from."""
-        return json.loads(self.result.read_text()).get("data")
+    def content(self) -> dict[str, Any]:
+        """What result.json says of a done run; `data` is the identity of the data that it was computed from."""
+        content: dict[str, Any] = json.loads(self.result.read_text(encoding="utf-8"))
+        return content
 
     def set_aside(self) -> Path:
         """Move everything but the lock into a hidden folder beside, whose path is returned, and begin anew."""

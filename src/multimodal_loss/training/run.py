@@ -26,7 +26,7 @@ from multimodal_loss.training.group_trainer import GroupTrainer, OrdinaryTrainer
 from multimodal_loss.training.loop import TrainingState, resume, save_checkpoint, train
 from multimodal_loss.training.progress import Progress
 from multimodal_loss.training.replicate import Recipe, Replicate, make_replicate
-from multimodal_loss.training.tuning import Tuned, Tuner
+from multimodal_loss.training.tuning import Tuned, Tuner, run_alone
 
 DEVICES = ("cuda", "mps", "cpu")
 # What RuntimeErrors say of it on CPU and MPS.
@@ -57,7 +57,7 @@ def run(config: DictConfig) -> RunDirectory:
 
     with directory.locked(waiting):
         source = {"fingerprint": dataset.fingerprint(), "version": data_version(settings), **pretrained}
-        if directory.is_done() and directory.data() != source:
+        if directory.is_done() and directory.content().get("data") != source:
             kept = directory.set_aside()
             what = "the data or pretrained weights" if pretrained else "the data"
             text = f"warning: {what} changed after {directory.path} ended: training again, the old run is in {kept}"
@@ -120,8 +120,7 @@ def _train(
                 recipe = make_recipe(settings if tuned is None else tuned.settings(settings), group[0])
                 if "backbone" not in result:
                     result["backbone"] = described(group[0].backbone, settings.name)
-                if tuned is None:
-                    _take_over(settings, group, source, directory, state)
+                _take_over(settings, group, tuned, source, directory, state)
                 progress.begin(len(result["replicates"]), len(group))
                 had_ended = all(replicate.replicate_id in state.stopped for replicate in group)
                 state = _fit(settings, group, recipe, directory, device, [progress, tracker], state)
@@ -158,21 +157,24 @@ def _train(
 def _take_over(
     settings: RunConfig,
     group: Sequence[Replicate],
+    tuned: Tuned | None,
     source: dict[str, Any],
     directory: RunDirectory,
     state: TrainingState,
 ) -> None:
     """Put into `state` how the replicates of a group ended that were all trained as runs of their own (seeds=[3], say):
-    jobs of one seed each become the run of all seeds without training again.
+    jobs of one seed each become the run of all seeds without training again. `tuned`: only what the same trials chose.
     """
     if hasattr(group[0].backbone, "fit"):
         return  # fitted anew in a moment; no loop has counted its epochs or noted its data
     found: dict[int, TrainingState] = {}
     for replicate in group:
         number = replicate.replicate_id
-        planned = [Planned(number, replicate.seed, replicate.fold)]
-        alone = RunDirectory.of(Path(settings.output_dir), settings.name, run_hash(settings, planned))
-        if number in state.weights or alone.hash == directory.hash or not alone.is_done() or alone.data() != source:
+        alone = run_alone(settings, Planned(number, replicate.seed, replicate.fold))
+        if number in state.weights or alone.hash == directory.hash or not alone.is_done():
+            return
+        content, tuning = alone.content(), None if tuned is None else tuned.report()["tuning"]
+        if content.get("data") != source or content["replicates"][0].get("tuning") != tuning:
             return
         found[number] = resume(alone)
         if number not in found[number].weights or number not in found[number].stopped:

@@ -15,11 +15,12 @@ import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from multimodal_loss.configuration import Planned, RunConfig, TrainerConfig, TuningConfig
+from multimodal_loss.configuration import Planned, RunConfig, TrainerConfig, TuningConfig, run_hash
 from multimodal_loss.datasets import Dataset
 from multimodal_loss.errors import TrainingError
 from multimodal_loss.results.metrics import compute_metrics, fit_temperature, tempered
@@ -66,8 +67,14 @@ class Tuned:
         return {"tuning": {"chosen": self.chosen.values, "trials": trials}}
 
 
+def run_alone(settings: RunConfig, planned: Planned) -> RunDirectory:
+    """Of the run that has one replicate of a run's, and the same config otherwise."""
+    return RunDirectory.of(Path(settings.output_dir), settings.name, run_hash(settings, [planned]))
+
+
 class Tuner:
-    """Tunes the replicates of a run; every trial that has ended is kept in its directory, for when it is continued.
+    """Tunes the replicates of a run; every trial that has ended is kept in its directory, for when it is continued, and
+    for the run of all replicates where this is one of them alone.
 
     `source` is the identity of the data: what was tried on others does not count.
     """
@@ -91,12 +98,13 @@ class Tuner:
     def tune(self, planned: Planned, device: torch.device) -> Tuned:
         """Raises TrainingError if no trial can be trained, UserError if the dataset cannot be split."""
         key = str(planned.replicate_id)
-        trials = self._known.get(key, [])
+        trials = self._known.get(key) or self._read(run_alone(self._settings, planned)).get(key, [])
         if all(math.isinf(trial.score) for trial in trials):
             trials = []  # a run that failed is tried again
         for values in self._options.points():
             if not any(trial.values == values for trial in trials):
                 trials = [*trials, self._try(values, planned, device)]
+            if trials != self._known.get(key):
                 self._keep(key, trials)
         if all(math.isinf(trial.score) for trial in trials):
             raise TrainingError(f"tuning replicate {key}: no trial could be trained; the first: {trials[0].error}")
