@@ -18,7 +18,9 @@ from multimodal_loss.errors import UserError
 from multimodal_loss.files import WriteError
 from multimodal_loss.results.metrics import compute_metrics
 from multimodal_loss.training import run as train_module
+from multimodal_loss.training.collapsed import CollapsedTrainer
 from multimodal_loss.training.evaluate import predict
+from multimodal_loss.training.group_trainer import OrdinaryTrainer
 from multimodal_loss.training.replicate import Replicate
 from multimodal_loss.training.run import FailedRun, run
 
@@ -163,6 +165,25 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_result_only_evaluates_
     run(config)
     assert result_of(directory.path)["replicates"] == first["replicates"]
     assert directory.predictions.read_bytes() == predictions
+
+
+@pytest.mark.parametrize("path", ["auto", "ordinary"])
+def test_training_outputs_that_a_done_run_lacks_are_added_without_training(
+    tiny: list[str], monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    config = [*tiny, "fusion=multimodal", f"trainer.path={path}"]
+    directory = run(compose_config(config))
+    before, predictions = result_of(directory.path), dict(np.load(directory.predictions))
+    for trainer in (CollapsedTrainer, OrdinaryTrainer):
+        monkeypatch.setattr(trainer, "step", None)
+    run(compose_config([*config, "store_training_outputs=true"]))
+    assert result_of(directory.path)["replicates"] == before["replicates"]
+    after = dict(np.load(directory.predictions))
+    assert {"0/train_target", "1/train_modalities", "1/proxies"} <= after.keys() - predictions.keys()
+    assert all(np.array_equal(array, after[key]) for key, array in predictions.items())
+    for again in ([], ["store_training_outputs=true"]):  # done, with more than is asked for, or just that
+        stamp = directory.result.stat().st_mtime_ns
+        assert run(compose_config([*config, *again])).result.stat().st_mtime_ns == stamp
 
 
 def test_test_rows_never_reach_training(tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ class FailedRun(UserError):
 
 
 def run(config: DictConfig) -> RunDirectory:
-    """Train one config, unless its run directory is done with the data as they are now.
+    """Train one config, unless its run directory is done with the data as they are now and all that is to be stored.
 
     Raises UserError for a bad value or missing data, FailedRun if training failed, Interrupted on SIGTERM or SIGINT.
     """
@@ -63,6 +63,9 @@ def run(config: DictConfig) -> RunDirectory:
             text = f"warning: {what} changed after {directory.path} ended: training again, the old run is in {kept}"
             say(text)
         done_before = directory.is_done()
+        if done_before and settings.store_training_outputs:
+            # Where they were not stored the run is evaluated again: its weights are in the checkpoint.
+            done_before = bool(directory.content()["config"].get("store_training_outputs"))
         if not done_before:
             directory.write_text("config.yaml", OmegaConf.to_yaml(config, resolve=True))
             _train(settings, dataset, plan, directory, device, source)
