@@ -8,6 +8,7 @@ A run is identified by the hash of what decides its numbers, and of nothing else
     replicates     seed and fold of each, so that folds=auto and the same folds written out are one run
     profile
 
+Values count as they are written, lists in their order: 1 and 1.0, or seeds=[0,1] and [1,0], are two runs.
 Nulls do not count: an option added later whose default is null leaves earlier runs where they are.
 """
 
