@@ -206,7 +206,7 @@ def test_a_trial_that_diverges_loses_and_all_that_do_are_an_error(study: Path, t
         ("tuning.grid={optimizer.rate: [1]}", "optimizer.rate: AdamW has no such option"),
         ("tuning.grid={trainer.patience: [1]}", "tuning: trainer.patience is no option"),
         ("tuning.grid={optimizer.lr: 1}", "must be a list"),
-        ("tuning.inner_folds=13", "inner_folds=13"),
+        ("tuning.inner_folds=13", r"the 13 of tuning\.inner_folds"),
     ],
 )
 def test_what_cannot_be_tried_is_named(study: Path, tmp_path: Path, override: str, message: str) -> None:
