@@ -103,6 +103,12 @@ def test_a_method_of_one_modality_says_what_it_wants_of_other_data() -> None:
     assert "facts" not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["scheduler", "trainer", "seeds", "trainer.max_epochs", "tracker"])
+def test_a_key_that_was_taken_out_is_one_line(key: str) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(key)}: every config has it"):
+        settings(f"~{key}")
+
+
 def test_zero_is_a_value() -> None:
     assert len({hash_of(f"dataset.data_seed={seed}") for seed in ("0", "1")} | {hash_of()}) == 3
     assert hash_of("optimizer.weight_decay=0") != hash_of()
@@ -120,6 +126,7 @@ def test_the_paper_s_learning_rate_is_taken_per_method_unless_given() -> None:
         ("fusion=multimodel", "fusion=multimodel: no such fusion (did you mean multimodal"),
         ("fusion=zzz", "mulmix, multimodal"),
         ("experiment=table1", "did you mean table_1"),
+        ("scheduler=null", "null is no name of a file in conf/"),
         ("trainer.learningrate=1", "Could not override 'trainer.learningrate'"),
         ("lr=1", "optimizer.lr"),
         ("fusion.proxies=3", "fusion.proxies_per_class"),

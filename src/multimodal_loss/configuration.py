@@ -18,7 +18,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -52,6 +52,7 @@ TUNABLE = BUILT[1:]
 # Written out they are what Hydra takes them for anyway, but it refuses them on the command line.
 DEFAULT_CHOICES = ("experiment=null", "method=null")
 CANNOT_READ = "bad config"
+NO_NAME = "Config group override must be"  # begins what Hydra says of scheduler=null
 
 Node = dict[str, Any]
 FusionInput = Literal["probabilities", "logits"]
@@ -184,15 +185,17 @@ class RunConfig:
 
         Raises UserError for a value that is missing or of the wrong kind, and for an option that nothing has.
         """
-        values = _with_plain_paths(config if isinstance(config, dict) else resolved(config))
+        values = config if isinstance(config, dict) else resolved(config)
+        _require("", {"values": values, **values}, cls)
+        values = _with_plain_paths(values)
         check_values(values)
         for group in BUILT:
             if values[group] is not None:
                 check_options(f"{group}.", values[group], _built_by(group, values[group]))
-        check_options("trainer.", values["trainer"], TrainerConfig)
-        check_options("tracker.", values["tracker"], TrackerConfig)
-        if values["tuning"] is not None:
-            check_options("tuning.", values["tuning"], TuningConfig)
+        for group, kind in (("trainer", TrainerConfig), ("tracker", TrackerConfig), ("tuning", TuningConfig)):
+            if group != "tuning" or values[group] is not None:
+                check_options(f"{group}.", values[group], kind)
+                _require(f"{group}.", values[group], kind)
         folds = values["folds"]
         given = {
             **values,
@@ -339,7 +342,9 @@ def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
     """The config that `train` would see for these overrides. Raises UserError for one it does not know."""
     try:
         return _compose(tuple(o for o in overrides if o not in DEFAULT_CHOICES))
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if isinstance(error, ValueError) and NO_NAME not in str(error):
+            raise
         raise UserError(explain(error)) from error
 
 
@@ -381,6 +386,8 @@ def resolved(config: DictConfig) -> Node:
 def explain(error: BaseException) -> str:
     """What Hydra or OmegaConf complains of, on one line, with the nearest names that exist."""
     text = " ".join(str(error).split())
+    if NO_NAME in text:
+        return f"{CANNOT_READ}: null is no name of a file in conf/; take one, such as scheduler=constant, tracker=none, tuning=none"
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
@@ -423,6 +430,13 @@ def _built_by(group: str, node: Node) -> Any:
     except (KeyError, ImportError, ValueError, TypeError, AttributeError) as error:
         target = node.get("_target_") if isinstance(node, dict) else node
         raise UserError(f"{group}._target_={target}: there is no such class") from error
+
+
+def _require(prefix: str, given: Node, kind: Any) -> None:
+    """Raise UserError for a key without a default that was taken out, as ~key on the command line does."""
+    absent = [field.name for field in fields(kind) if field.default is MISSING and field.name not in given]
+    if absent:
+        raise UserError(f"{prefix}{absent[0]}: every config has it; leave out ~{prefix}{absent[0]}")
 
 
 def _with_plain_paths(values: Node) -> Node:

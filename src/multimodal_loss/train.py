@@ -40,7 +40,7 @@ from multimodal_loss.command import (
     stop_if_asked,
     stop_on_signals,
 )
-from multimodal_loss.configuration import CONFIG_DIR, DEFAULT_CHOICES, explain
+from multimodal_loss.configuration import CONFIG_DIR, DEFAULT_CHOICES, NO_NAME, explain
 from multimodal_loss.errors import TrainingError, UserError, one_line, say
 from multimodal_loss.files import WriteError, write_atomically
 from multimodal_loss.training.run import run, validation_accuracy
@@ -72,6 +72,8 @@ def _train() -> int:
         text = "a worker of the sweep was killed, perhaps for want of memory; start the same command again to continue"
         raise TrainingError(text) from error
     except ValueError as error:
+        if NO_NAME in str(error):
+            raise UserError(explain(error)) from error
         if "No trials are completed" not in str(error):  # Optuna's
             raise
         raise TrainingError("no trial of the search has a validation accuracy") from error
