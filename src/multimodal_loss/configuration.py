@@ -387,7 +387,7 @@ def explain(error: BaseException) -> str:
     """What Hydra or OmegaConf complains of, on one line, with the nearest names that exist."""
     text = " ".join(str(error).split())
     if NO_NAME in text:
-        return f"{CANNOT_READ}: null is no name of a file in conf/; take one, such as scheduler=constant, tracker=none, tuning=none"
+        return f"{CANNOT_READ}: null is no name of a file in conf/; take scheduler=constant, tracker=none, tuning=none"
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
