@@ -128,7 +128,7 @@ def test_tables_that_are_not_computed_are_lines_of_one_list(page: Page, built: P
     absent = built.read_text(encoding="utf-8").partition('<section id="absent">')[2].partition("</section>")[0]
     missing = [one for one in all_layouts().values() if one.profile == "full" and one.name not in page.rows]
     assert absent.count("<li>") == len([one for one in missing if not (COMMITTED / one.name / "cells.csv").exists()])
-    assert "make reproduce-appendix-b" in absent
+    assert "make reproduce-table-3" in absent
 
 
 def test_what_people_and_runs_wrote_is_text(tmp_path: Path) -> None:

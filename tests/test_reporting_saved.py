@@ -70,7 +70,7 @@ def test_a_readme_has_the_table_where_it_comes_from_and_what_was_written(results
 def test_the_list_names_every_full_table_and_its_state(results: Path) -> None:
     text = written(results)["results"]
     assert "| [Table 1: accuracy on the synthetic data](table_1/README.md) | Synthetic data | 1 of 27 cells |" in text
-    assert "| Appendix B: learning rates on the synthetic data | Synthetic data | not computed yet | `make " in text
+    assert "| Appendix B: learning rates | Synthetic data | not computed yet | `make " in text
     assert "QUICK" not in text
 
 

@@ -122,7 +122,7 @@ def appendix_b() -> Layout:
     rows = {m: Row("unimodal" if m in ALONE else m, _column(m).full_title) for m in swept("appendix_b", "method")}
     return Layout(
         name="appendix_b",
-        title="Appendix B: learning rates on the synthetic data",
+        title="Appendix B: learning rates",
         description=(
             f"Validation accuracy in percent with one noisy modality, for {len(rates)} learning rates. Training stops "
             f"at {cap:,} epochs at the latest; a cell says how many replicates that cut short. "
