@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf.errors import ValidationError
 
 from conftest import ROOT
+from multimodal_loss import configuration
 from multimodal_loss.configuration import CONFIG_DIR, RunConfig, compose_config, method_facts, planned_run, run_hash
 from multimodal_loss.errors import UserError
 
@@ -101,6 +103,18 @@ def test_a_method_of_one_modality_says_what_it_wants_of_other_data() -> None:
     with pytest.raises(UserError, match=r"dataset\.modalities=<name> method=unimodal") as caught:
         settings("dataset=tables", "dataset.path=x", "method=unimodal_1")
     assert "facts" not in str(caught.value)
+
+
+def test_a_value_that_omegaconf_refuses_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ValidationError is a ValueError, too, and no other of these is hidden."""
+    for error, told in ((ValidationError("bad value"), UserError), (ValueError("a bug"), ValueError)):
+
+        def fail(_: object, error: ValueError = error) -> None:
+            raise error
+
+        monkeypatch.setattr(configuration, "_compose", fail)
+        with pytest.raises(told, match=str(error)):
+            compose_config()
 
 
 @pytest.mark.parametrize("key", ["scheduler", "trainer", "seeds", "trainer.max_epochs", "tracker"])

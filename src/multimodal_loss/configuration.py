@@ -342,8 +342,10 @@ def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
     """The config that `train` would see for these overrides. Raises UserError for one it does not know."""
     try:
         return _compose(tuple(o for o in overrides if o not in DEFAULT_CHOICES))
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        if isinstance(error, ValueError) and NO_NAME not in str(error):
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error)) from error
+    except ValueError as error:
+        if NO_NAME not in str(error):
             raise
         raise UserError(explain(error)) from error
 

@@ -351,11 +351,8 @@ class Fusion(nn.Module):
         """Scores, targets and mask, checked, of the samples that count, on a CPU; and which those are, None for all."""
         self._check_scores(scores)
         _check_tensor("target", target, f"{scores.shape[0]} class indices")
-        if target.shape != scores.shape[:1] or target.dtype != torch.int64:
-            raise ValueError(
-                f"target must be {scores.shape[0]} class indices of type int64, "
-                f"got shape {tuple(target.shape)} and type {target.dtype}"
-            )
+        wanted = f"target must be {scores.shape[0]} class indices of type int64"
+        _check_shape(target, scores.shape[:1], torch.int64, wanted)
         _check_device("target", target, scores)
         kept = self._not_ignored(target) if _can_look(target) else None
         scores, mask = self._masked(scores, mask, kept)
@@ -389,11 +386,8 @@ class Fusion(nn.Module):
                 "overrides, does not take `mask`"
             )
         _check_tensor("mask", mask, f"shape ({scores.shape[0]}, {scores.shape[1]}), True where there is a modality")
-        if mask.shape != scores.shape[:2] or mask.dtype != torch.bool:
-            raise ValueError(
-                f"mask must have shape {tuple(scores.shape[:2])} and type bool, True where a sample has the modality, "
-                f"got shape {tuple(mask.shape)} and type {mask.dtype}"
-            )
+        wanted = f"mask must have shape {tuple(scores.shape[:2])} and type bool, True where a sample has the modality"
+        _check_shape(mask, scores.shape[:2], torch.bool, wanted)
         _check_device("mask", mask, scores)
         if _can_look(mask):
             if mask.all():
@@ -407,11 +401,7 @@ class Fusion(nn.Module):
     def _checked_index(index: Tensor | None, samples: int, device: torch.device) -> Tensor:
         if index is None:
             return torch.arange(samples, device=device)
-        if index.shape != (samples,) or index.dtype != torch.int64:
-            raise ValueError(
-                f"index must be {samples} positions of type int64, got shape {tuple(index.shape)} "
-                f"and type {index.dtype}"
-            )
+        _check_shape(index, (samples,), torch.int64, f"index must be {samples} positions of type int64")
         return index
 
     def _on_scores(self, method: str, scores: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:
@@ -535,6 +525,12 @@ def _check_tensor(name: str, value: object, expected: str) -> None:
     if not isinstance(value, Tensor):
         stack = ": torch.stack of M tensors (B, C) with dim=1 makes one" if name == "scores" else ""
         raise TypeError(f"{name} must be a tensor, {expected}, got a {type(value).__name__}{stack}")
+
+
+def _check_shape(value: Tensor, shape: Sequence[int], dtype: torch.dtype, wanted: str) -> None:
+    """ValueError, which begins with `wanted`, where the value has another shape or type."""
+    if value.shape != tuple(shape) or value.dtype != dtype:
+        raise ValueError(f"{wanted}, got shape {tuple(value.shape)} and type {value.dtype}")
 
 
 def _check_device(name: str, value: Tensor, other: Tensor, others: str = "scores") -> None:
