@@ -43,6 +43,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from multimodal_loss.command import run_script
 from multimodal_loss.datasets.getting import tables_folder
 from multimodal_loss.datasets.getting.download import RemoteFile, check, download
 from multimodal_loss.datasets.getting.matrix_stream import Array, GeneMeans, Pass, read_header, reduce_lines
@@ -427,13 +428,14 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console()
     recipe = RECIPES[options.recipe]
     downloads = options.source or options.output.parent / "cache" / f"tcga_{options.recipe}"
-    try:
+
+    def body() -> None:
         if options.workers < 1:
             raise UserError(f"--workers {options.workers}: must be at least 1")
         pa.set_cpu_count(options.workers)
         if tables_folder.is_whole(options.output, recipe.source):
             console.print(f"{options.output} is already there, built by recipe {options.recipe}", soft_wrap=True)
-            return 0
+            return
         if (other := tables_folder.written_source(options.output)) and other.get("recipe") != options.recipe:
             raise UserError(f"{options.output} was built by another recipe: delete it or choose another --output")
         if options.source is None:
@@ -442,15 +444,10 @@ def main(arguments: list[str] | None = None) -> int:
         samples = choose_samples(files, recipe)
         check_counts(samples, recipe, options.accept_counts, console)
         build(files, recipe, samples, options.output, console)
-    except UserError as error:
-        print(f"prepare_tcga: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("prepare_tcga: interrupted; the same command goes on from here", file=sys.stderr)
-        return 1
-    if options.source is None:
-        console.print(f"{downloads} is no longer needed", soft_wrap=True)
-    return 0
+        if options.source is None:
+            console.print(f"{downloads} is no longer needed", soft_wrap=True)
+
+    return run_script(options.output, body)
 
 
 if __name__ == "__main__":

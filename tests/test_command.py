@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -173,6 +174,26 @@ def test_a_file_that_is_being_written_is_no_leftover(
     write_atomically(tmp_path / "file", lambda file: file.write(b"whole"))
     assert (tmp_path / "file").read_bytes() == b"whole"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(("module", "name"), [(os, "open"), (fcntl, "flock")])
+def test_a_folder_that_is_being_built_is_no_leftover(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
+) -> None:
+    """Another process, which builds the same folder, looks for leftovers just before it is opened, or locked."""
+    ordinary = getattr(module, name)
+
+    def interrupted(*arguments: Any) -> object:
+        monkeypatch.setattr(module, name, ordinary)
+        remove_leftovers(tmp_path, ".*.half-built")
+        return ordinary(*arguments)
+
+    monkeypatch.setattr(module, name, interrupted)
+    with temporary_folder(tmp_path / "made") as made:
+        (made / "file").write_bytes(b"whole")
+        made.rename(tmp_path / "made")
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert (tmp_path / "made" / "file").read_bytes() == b"whole"
 
 
 @pytest.mark.parametrize(

@@ -284,7 +284,7 @@ def test_a_half_finished_build_of_other_samples_is_begun_anew(
 
     with monkeypatch.context() as patch:
         patch.setattr(tables_folder, "begin", interrupt)
-        assert run(small.folder, tmp_path / "tcga") == 1
+        assert run(small.folder, tmp_path / "tcga") == 130
     assert (tmp_path / "tcga/.build/DM").exists()
     left_out = list(small.labels)[10]
     edit(small.folder / XENA_NAMES["annotation"], f"{left_out}\t", "TCGA-99-9999-01A\t")

@@ -56,16 +56,25 @@ def temporary_folder(place: Path) -> Iterator[Path]:
     """A folder beside `place`, to be renamed to it. What killed processes left of such folders is removed."""
     place.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(place.parent, ".*.half-built")
-    with tempfile.TemporaryDirectory(
-        prefix=f".{place.name}.", suffix=".half-built", dir=place.parent, ignore_cleanup_errors=True
-    ) as folder:
-        lock = os.open(folder, os.O_RDONLY)
-        try:
+    folder, lock = _held_folder(place)
+    try:
+        made = folder / place.name
+        made.mkdir()  # others may read it, as the umask says; the temporary folder is its owner's alone
+        yield made
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _held_folder(place: Path) -> tuple[Path, int]:
+    """A new folder and its lock, which holds it as `_held` does a file."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".half-built", dir=place.parent))
+        with contextlib.suppress(FileNotFoundError):  # removed before it was opened
+            lock = os.open(folder, os.O_RDONLY)
             fcntl.flock(lock, fcntl.LOCK_EX)
-            made = Path(folder) / place.name
-            made.mkdir()  # others may read it, as the umask says; the temporary folder is its owner's alone
-            yield made
-        finally:
+            if folder.exists():
+                return folder, lock
             os.close(lock)
 
 

@@ -57,12 +57,13 @@ def run(config: DictConfig) -> RunDirectory:
 
     with directory.locked(waiting):
         source = {"fingerprint": dataset.fingerprint(), "version": data_version(settings), **pretrained}
-        if directory.is_done() and directory.content().get("data") != source:
+        done_before = directory.is_done()
+        if done_before and directory.content().get("data") != source:
+            done_before = False
             kept = directory.set_aside()
             what = "the data or pretrained weights" if pretrained else "the data"
             text = f"warning: {what} changed after {directory.path} ended: training again, the old run is in {kept}"
             say(text)
-        done_before = directory.is_done()
         if done_before and settings.store_training_outputs:
             # Where they were not stored the run is evaluated again: its weights are in the checkpoint.
             done_before = bool(directory.content()["config"].get("store_training_outputs"))
