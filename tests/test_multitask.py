@@ -111,7 +111,9 @@ def test_logistic_regression_is_scikit_learns(classes: int) -> None:
     toy = data(classes)
     backbone = LogisticRegression(toy.feature_shapes, classes, C=0.05)
     backbone.fit(toy.train.inputs, toy.train.target)
-    model = Oracle(C=0.05, max_iter=5_000).fit(side_by_side(toy.train).double().numpy(), toy.train.target.numpy())
+    model = Oracle(C=0.05, tol=1e-6, max_iter=5_000).fit(
+        side_by_side(toy.train).double().numpy(), toy.train.target.numpy()
+    )
     got = backbone(toy.test.inputs)
     assert got.shape == (30, 1, classes) and backbone.joint and backbone.deterministic
     expected = model.predict_proba(side_by_side(toy.test).double().numpy())

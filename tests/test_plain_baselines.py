@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
+from sklearn.datasets import load_digits
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression as Sklearn
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.preprocessing import StandardScaler
 
 from multimodal_loss.backbones import Boosting, LogisticRegression, ModalityLogistic
 from multimodal_loss.errors import UserError
-from multimodal_loss.fusion.logistic import PENALTIES, cross_fitted
+from multimodal_loss.fusion.logistic import PENALTIES, cross_fitted, fit_logistic
 from multimodal_loss.results.metrics import fit_temperature, tempered
 
 FOLDS = StratifiedKFold(5, shuffle=True, random_state=0)
@@ -40,6 +43,31 @@ def test_the_penalty_is_that_of_a_plain_search_also_in_the_space_of_the_samples(
     assert -out_of_fold[np.arange(90), labels].mean() == pytest.approx(losses[best], abs=1e-3)
     logits = (x @ weight.T + bias).log_softmax(1)
     np.testing.assert_allclose(logits, model.predict_log_proba(wide), atol=0.02)
+
+
+def test_the_regression_is_the_minimum_of_its_loss() -> None:
+    """Cross-entropy summed over samples and the squared weights / 2C, minimised in float64 until nothing moves."""
+    images, target = load_digits(return_X_y=True)
+    x = torch.from_numpy(StandardScaler().fit_transform(images))
+    y, C = torch.from_numpy(target), 1.0
+    parameters = torch.zeros(10, 65, dtype=torch.float64, requires_grad=True)
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        parameters.data, parameters.grad = torch.from_numpy(flat).view(10, 65), None
+        logits = x @ parameters[:, :64].T + parameters[:, 64]
+        value = (
+            torch.nn.functional.cross_entropy(logits, y, reduction="sum") + parameters[:, :64].square().sum() / 2 / C
+        )
+        value.backward()
+        return value.item(), parameters.grad.flatten().numpy()
+
+    found = minimize(
+        loss, np.zeros(650), jac=True, method="L-BFGS-B", options={"gtol": 1e-6, "ftol": 0, "maxiter": 20_000}
+    )
+    exact = torch.from_numpy(found.x).view(10, 65)
+    weight, bias = fit_logistic(x, y, 10, C)
+    probabilities = (x @ weight.double().T + bias.double()).softmax(1)
+    assert (probabilities - (x @ exact[:, :64].T + exact[:, 64]).softmax(1)).abs().max() < 2e-3
 
 
 def test_a_class_too_small_for_every_fold_and_one_without_samples() -> None:

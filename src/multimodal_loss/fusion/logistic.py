@@ -12,12 +12,18 @@ from torch import Tensor
 
 ABSENT_CLASS_LOGIT = -100.0
 MAX_ITERATIONS = 5_000
+# Largest gradient of the mean loss at which the fit ends. scikit-learn's own 1e-4 ends a weak penalty on hundreds of
+# features early: on digits, at C = 1, with an NLL of 0.062 for 0.051. Of a few scores it is near enough.
+TOLERANCE = 1e-6
+TOLERANCE_OF_SCORES = 1e-4
 # What `cross_fitted` tries for C.
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 SMALLEST = 1e-6  # probability whose logarithm is taken
 
 
-def fit_logistic(features: Tensor, target: Tensor, num_classes: int, C: float) -> tuple[Tensor, Tensor]:
+def fit_logistic(
+    features: Tensor, target: Tensor, num_classes: int, C: float, tolerance: float = TOLERANCE
+) -> tuple[Tensor, Tensor]:
     """Weights (num_classes, D) and biases (num_classes,) with an L2 penalty of 1 / C, on the CPU.
 
     A class without training samples is given a logit of -100; so samples of one class alone give it whatever the
@@ -25,7 +31,7 @@ def fit_logistic(features: Tensor, target: Tensor, num_classes: int, C: float) -
     """
     if not len(target):
         return torch.zeros(num_classes, features.shape[1]), torch.zeros(num_classes)
-    return _coefficients(_fit(features.cpu().double().numpy(), target.cpu().numpy(), C), num_classes)
+    return _coefficients(_fit(features.cpu().double().numpy(), target.cpu().numpy(), C, tolerance), num_classes)
 
 
 def cross_fitted(
@@ -60,10 +66,13 @@ def cross_fitted(
     return weight if basis is None else (weight.double() @ torch.from_numpy(basis)).float(), bias, out_of_fold
 
 
-def _fit(x: NDArray[np.float64], y: NDArray[np.int64], C: float) -> LogisticRegression | DummyClassifier:
+def _fit(
+    x: NDArray[np.float64], y: NDArray[np.int64], C: float, tolerance: float = TOLERANCE
+) -> LogisticRegression | DummyClassifier:
     """The model; where all samples are of one class, which scikit-learn's regression refuses, one that says so."""
     one_class = (y == y[0]).all()
-    return (DummyClassifier() if one_class else LogisticRegression(C=C, max_iter=MAX_ITERATIONS)).fit(x, y)
+    model = DummyClassifier() if one_class else LogisticRegression(C=C, tol=tolerance, max_iter=MAX_ITERATIONS)
+    return model.fit(x, y)
 
 
 def _coefficients(model: LogisticRegression | DummyClassifier, num_classes: int) -> tuple[Tensor, Tensor]:

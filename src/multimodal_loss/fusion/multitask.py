@@ -79,11 +79,15 @@ class Multitask(Fusion):
         """MOMA's second step, where the ensemble is by logistic regression (penalty 1)."""
         if self.ensemble != "logistic":
             return
-        from multimodal_loss.fusion.logistic import fit_logistic  # here: the losses need torch alone
+        from multimodal_loss.fusion.logistic import (
+            TOLERANCE_OF_SCORES,
+            fit_logistic,
+        )  # here: the losses need torch alone
 
         kept = target != self.ignore_index
         probabilities = _side_by_side(scores(), mask)
-        weight, bias = fit_logistic(probabilities[kept], target[kept], self.num_classes, C=1.0)
+        x, y = probabilities[kept], target[kept]
+        weight, bias = fit_logistic(x, y, self.num_classes, C=1.0, tolerance=TOLERANCE_OF_SCORES)
         self.ensemble_weight.copy_(weight)
         self.ensemble_bias.copy_(bias)
 

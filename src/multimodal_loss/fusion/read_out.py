@@ -43,7 +43,10 @@ class ReadOut(nn.Module):
         (N, M); one that no sample has is read as equal probabilities, one of a single class's samples as that class.
         Returns itself.
         """
-        from multimodal_loss.fusion.logistic import fit_logistic  # here: the losses need torch alone
+        from multimodal_loss.fusion.logistic import (
+            TOLERANCE_OF_SCORES,
+            fit_logistic,
+        )  # here: the losses need torch alone
 
         if mask is not None:
             for m, there in enumerate(mask.unbind(dim=1)):
@@ -62,7 +65,8 @@ class ReadOut(nn.Module):
         mean, sd = scores.mean(0), scores.std(0, correction=0).clamp(min=1e-12)
         classes = self.bias.shape[1]
         for m in range(scores.shape[1]):
-            weight, bias = fit_logistic((scores[:, m] - mean[m]) / sd[m], target, classes, C=1.0)
+            standardised = (scores[:, m] - mean[m]) / sd[m]
+            weight, bias = fit_logistic(standardised, target, classes, C=1.0, tolerance=TOLERANCE_OF_SCORES)
             scaled = weight.double() / sd[m]
             self.weight[m] = scaled.to(self.weight)
             self.bias[m] = (bias.double() - scaled @ mean[m]).to(self.bias)
