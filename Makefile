@@ -118,7 +118,7 @@ quick-table-2: $(INSTALLED) ## The chain of Table 2 on GENERATED clips (not RAVD
 reproduce-table-2: $(INSTALLED) ## Table 2: RAVDESS, six fusions and each modality alone, 5 folds (make data-ravdess first)
 	@$(BIN)/python scripts/require_dataset.py dataset=ravdess $(RAVDESS)
 	$(TRAIN) experiment=table_2 method=unimodal_1 $(RAVDESS)
-	$(TRAIN) experiment=table_2 $(if $(PRETRAINED),backbone.pretrained=$(PRETRAINED)) $(RAVDESS)
+	$(TRAIN) experiment=table_2 $(if $(PRETRAINED),'backbone.pretrained="$(PRETRAINED)"') $(RAVDESS)
 	$(REPORT)
 
 reproduce-table-2-audio: $(INSTALLED) ## Beyond the paper: RAVDESS, the audio branch of Table 2's network alone

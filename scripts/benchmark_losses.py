@@ -190,7 +190,8 @@ def measure_mulmix(rounds: int, device: str, threads: int) -> None:
     prediction = take_turns({"logits": lambda: fusion.logits(scores)}, 1, device)["logits"]
     memory = peak_megabytes("Mulmix", OPPORTUNITY, device, threads)
     print(f"\nMulmix, B={batch} M={modalities} C={classes}, all {2**modalities - 1:,} candidates")
-    print(f"forward + backward {training:.2f} s, prediction {prediction:.1f} s, peak {memory:.0f} MB")
+    print(f"training   {training:.2f} s, forward + backward")
+    print(f"prediction {prediction:.1f} s; peak of both {memory:.0f} MB")
 
 
 def main() -> None:

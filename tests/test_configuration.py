@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,35 @@ def test_a_method_is_what_its_file_says_wherever_it_is_read(name: str) -> None:
 )
 def test_paths_device_tracker_and_words_do_not_change_the_hash(override: str) -> None:
     assert hash_of(override) == hash_of()
+
+
+@pytest.mark.parametrize(
+    "trainer", ["full_batch", "mini_batch", "mini_batch_adam", "mini_batch_sgd", "tabular", "x_norm"]
+)
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd"])
+def test_an_optimizer_and_a_schedule_that_are_chosen_bring_their_own_values(trainer: str, optimizer: str) -> None:
+    """And none of what the trainer would have with its own: a weight decay of 1 in Adam ends at chance."""
+    schedule = {"adam": "constant", "adamw": "cosine", "rmsprop": "step", "sgd": "plateau"}[optimizer]
+    plain, chosen = (
+        RunConfig.parse(compose_config([f"trainer={name}", f"optimizer={optimizer}", f"scheduler={schedule}"]))
+        for name in ("full_batch", trainer)
+    )
+    assert (chosen.optimizer, chosen.scheduler is None) == (plain.optimizer, schedule == "constant")
+
+
+def test_the_features_of_table_4_train_as_table_4_does() -> None:
+    frozen, whole = (RunConfig.parse(compose_config([f"experiment=table_4{part}"])) for part in ("_frozen", ""))
+    assert frozen.tuning is whole.tuning is None
+    assert (frozen.optimizer, frozen.scheduler) == (whole.optimizer, whole.scheduler)
+    same = replace(whole.trainer, eval_batch_size=500)
+    assert frozen.trainer == same and frozen.optimizer["lr"] == 1e-4
+
+
+def test_a_plateau_needs_what_tuning_takes_away() -> None:
+    tables = ["dataset=tables", "dataset.path=x", "scheduler=plateau"]
+    with pytest.raises(UserError, match="scheduler=plateau and tuning: "):
+        RunConfig.parse(compose_config(tables))
+    assert RunConfig.parse(compose_config([*tables, "tuning=none"])).scheduler
 
 
 @pytest.mark.parametrize(

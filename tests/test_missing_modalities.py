@@ -18,6 +18,8 @@ from multimodal_loss.datasets import MultimodalData, Split
 from multimodal_loss.datasets.tables import TablesDataset
 from multimodal_loss.errors import UserError
 from multimodal_loss.fusion import OGMGE, Fusion, MMPareto, MultiModalLoss, Multitask, SumCrossEntropy
+from multimodal_loss.reporting.figures.runs import replicate_figures, true_class_shares
+from multimodal_loss.results.collect import read_predictions, read_run
 from multimodal_loss.training.collapsed import CollapsedTrainer
 from multimodal_loss.training.evaluate import Validation, evaluate
 from multimodal_loss.training.group_trainer import OrdinaryTrainer
@@ -191,6 +193,32 @@ def test_a_run_trains_with_what_there_is_and_predicts_the_same_again(study: Path
     order = [list(found.ids).index(one) for one in rows[0]]
     assert np.array_equal(found.fused[order], kept["fused"]) and found.own is not None
     assert np.array_equal(found.own[order], kept["read_out"], equal_nan=True)
+
+
+def test_a_fold_whose_test_samples_all_lack_a_modality_is_scored_by_what_there_is(study: Path) -> None:
+    """The images of fold 2 are gone: its own prediction by them is undefined, and nothing else. Samples that lack a
+    modality count in no picture of it.
+    """
+    labels = pd.read_csv(study / "labels.csv").set_index("id").drop(["s6", "s7", "s8"])  # no genes, in fold 2
+    labels.to_csv(study / "labels.csv")
+    images = tables()["images"]
+    images[images.index.map(labels["fold"]).isin([0, 1])].to_csv(study / "images.csv")
+    stored = read_run(of_tables(study, "method=sum_ce_logits", "trainer.max_epochs=2"))
+    assert stored.state == "done" and len(stored.values("test/fused/ACC")) == 3
+    assert list(stored.values("test/modalities/images/ACC")) == [0, 1]
+    arrays = read_predictions(stored)
+    have = {name: np.concatenate([arrays[f"{r}/mask"][:, m] for r in range(3)]) for m, name in enumerate(tables())}
+    target = np.concatenate([arrays[f"{r}/target"] for r in range(3)])
+    modalities = np.concatenate([arrays[f"{r}/modalities"] for r in range(3)])
+    shares = true_class_shares(arrays, list(have))
+    for m, (name, there) in enumerate(have.items()):
+        assert not there.all()
+        true_class = modalities[there, m, target[there]]
+        assert shares[name][-1] == pytest.approx(np.mean(true_class >= 0.9)) and sum(shares[name]) == pytest.approx(1)
+    sizes = {name: figure.axes for name, figure in replicate_figures(arrays, list(have)).items()}
+    assert f"{have['images'].sum()} samples" in sizes["reliability"][1].texts[0].get_text()
+    alone = {key: array for key, array in arrays.items() if key.startswith("2/")}
+    assert list(true_class_shares(alone, list(have))) == ["genes"]
 
 
 def test_what_needs_every_modality_says_so(study: Path) -> None:

@@ -128,6 +128,20 @@ def test_boosting_is_scikit_learns() -> None:
         Boosting([(4,), (6,)], 4, bins=256)
 
 
+@pytest.mark.parametrize(
+    "target", [torch.tensor([0] * 59 + [2]), torch.arange(30) % 5, torch.ones(60, dtype=torch.int64)], ids=str
+)
+def test_boosting_holds_nothing_out_where_a_class_would_be_missing_from_a_part(target: torch.Tensor) -> None:
+    """One sample of a class; more classes than a tenth of the samples; one class alone."""
+    (x,), _ = made(len(target), (4,))
+    backbone = Boosting([(4,)], 5, iterations=20)
+    backbone.fit([x], target)
+    probabilities = backbone([x])[:, 0].exp()
+    present = target.unique()
+    assert probabilities[:, present].sum(1).allclose(torch.ones(len(target)), atol=1e-5)
+    assert probabilities.gather(1, target[:, None]).mean() > 1 / len(present) - 1e-6
+
+
 def test_logistic_regression_chooses_its_penalty_where_none_is_given() -> None:
     inputs, target = made()
     backbone = LogisticRegression([(4,), (6,)], 3, C=None)

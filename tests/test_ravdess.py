@@ -32,7 +32,7 @@ from multimodal_loss.datasets.ravdess_audio import SAMPLES, cut, mfcc, mfcc_of, 
 from multimodal_loss.datasets.ravdess_files import Clip, Recording, find_recordings, published_clips
 from multimodal_loss.datasets.ravdess_video import Box, Picture, Seen, crop, crops_of, frame_numbers, read_frames
 from multimodal_loss.errors import MissingData, UserError
-from multimodal_loss.fusion import SumCrossEntropy
+from multimodal_loss.fusion import QMF, SumCrossEntropy
 from multimodal_loss.training.group_trainer import OrdinaryTrainer
 from multimodal_loss.training.replicate import Recipe, make_replicate
 
@@ -380,6 +380,21 @@ def test_draws_follow_from_seed_epoch_and_clip_alone() -> None:
     assert torch.equal(next(split.batches(None, None, CPU)).inputs[0], split.inputs[0])  # evaluation: as it is
     assert (split.rows_per_sample, sounds("noise").rows_per_sample, sounds("none").rows_per_sample) == (4, 3, 1)
     assert Split((torch.zeros(1),), torch.zeros(1)).rows_per_sample == 1
+
+
+def test_what_remembers_samples_does_not_train_on_several_rows_of_each() -> None:
+    recipe = Recipe(partial(torch.optim.Adam, lr=1e-2), TrainerConfig(3, 1, 0.0, 1), "logits")
+    for dropout in ("none", "softhard"):
+        split = sounds(dropout)
+        data = MultimodalData(split, None, split, ("audio",), tuple("abcdefg"), "toy")
+        one = make_replicate(0, 0, None, data, lambda d: MLP(d.feature_shapes, 7), QMF)
+        if dropout == "none":
+            OrdinaryTrainer(one, recipe, CPU)
+        else:
+            with pytest.raises(
+                UserError, match=r"of which these data make 4 rows each; take another method, or dataset\."
+            ):
+                OrdinaryTrainer(one, recipe, CPU)
 
 
 # --- films

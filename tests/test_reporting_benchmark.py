@@ -39,7 +39,7 @@ def table(means: np.ndarray = MEANS, lacking: tuple[tuple[str, str], ...] = (), 
             run = Run(Path(f"{row.key}{column.key}-0"), "done", result=sizes)
             state = "partial" if (row.key, column.key) in lacking else "complete"
             cell = Cell(row.key, column.key, ("x",))
-            cells[row.key, column.key] = FilledCell(cell, state, values, (0, 1), run=run)  # type: ignore[arg-type]
+            cells[row.key, column.key] = FilledCell(cell, state, values, (0, 1), run=run, test_to_train=0.25)  # type: ignore[arg-type]
     return FilledTable(layout, cells)
 
 

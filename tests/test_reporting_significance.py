@@ -83,6 +83,8 @@ LAYOUT = Layout(
 def write(folder: Path, name: str, accuracies: list[float], sizes: object) -> None:
     result = fake_result(accuracies)
     result["dataset"]["sizes"] = sizes
+    for replicate in result["replicates"]:
+        replicate["fold"] = replicate["replicate_id"]
     write_run(folder / name, result)
 
 
@@ -156,7 +158,7 @@ def test_draws_of_the_data_are_compared_by_the_paired_t_test() -> None:
     expected = stats.ttest_rel(values[0], values[1])
     assert (found[0].t, found[0].p) == pytest.approx((expected.statistic, expected.pvalue))
     text = significance.sentence(found, "MultiModal", draws=True)
-    assert "(paired t-test over 5 draws, Holm's correction, 5 % level)" in text
+    assert "(paired t-test over 5 draws, Holm's correction for all pairs, 5 % level)" in text
 
 
 def test_one_fold_or_no_run_is_not_tested(tmp_path: Path) -> None:

@@ -108,6 +108,14 @@ def test_the_order_of_rows_in_a_modality_is_of_no_consequence(folder: Path) -> N
     assert TablesDataset(folder).load(2).fingerprint == before
 
 
+def test_a_modality_has_another_name_than_the_fused_prediction(folder: Path) -> None:
+    next(path for path in folder.iterdir() if path.stem != "labels").rename(folder / "fused.csv")
+    with pytest.raises(
+        UserError, match=r"fused\.csv: the fused prediction is called so; give the modality another name"
+    ):
+        TablesDataset(folder).load(0)
+
+
 def test_modalities_come_in_the_order_asked_for(folder: Path) -> None:
     data = TablesDataset(folder, modalities=["probes", "genes"]).load(0)
     assert data.modalities == ("probes", "genes")

@@ -188,7 +188,7 @@ def test_tuned_jobs_of_one_fold_each_become_the_run_of_all_folds_without_trainin
 
 
 def test_a_trial_that_diverges_loses_and_all_that_do_are_an_error(study: Path, tmp_path: Path) -> None:
-    more = ["method=sum_ce_logits", "backbone=linear", "optimizer=sgd"]
+    more = ["method=sum_ce_logits", "backbone=linear", "optimizer=sgd", "optimizer.weight_decay=1"]
     _, replicate = trained(study, tmp_path / "a", *more, "tuning.grid={optimizer.lr: [1e30, 1e-2]}")
     assert replicate["tuning"]["chosen"] == {"optimizer.lr": 1e-2}
     assert (

@@ -209,6 +209,11 @@ class RunConfig:
             if isinstance(given[key], tuple) and len(set(given[key])) != max(len(given[key]), 1):
                 raise UserError(f"{key}={list(given[key])}: give at least one, each once")
         run = cls(values, **given)
+        if run.tuning and run.scheduler and str(run.scheduler["_target_"]).endswith("ReduceLROnPlateau"):
+            raise UserError(
+                "scheduler=plateau and tuning: what is trained after the trials, on all training samples, has no "
+                "validation part to watch; take another scheduler= or tuning=none"
+            )
         for point in run.tuning.points() if run.tuning else []:
             run.with_values(point)  # says what cannot be tried
         return run

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier
 from torch import Tensor, nn
 
@@ -20,7 +21,8 @@ class Boosting(nn.Module):
     Args:
         feature_shapes: shape of one sample of each modality; any shape is flattened, widths may differ.
         num_classes: C.
-        iterations: trees per class at most; a tenth of the training samples is held out to stop earlier.
+        iterations: trees per class at most; a tenth of the training samples is held out to stop earlier, where each
+            class can be in both parts.
         learning_rate: of the boosting.
         bins: values that a feature is rounded to, 2 to 255.
 
@@ -46,8 +48,8 @@ class Boosting(nn.Module):
         if not 2 <= bins <= 255:
             raise UserError(f"backbone.bins={shown(bins)}: must be a whole number from 2 to 255")
         self.num_classes = num_classes
-        self.model = HistGradientBoostingClassifier(
-            max_iter=iterations, learning_rate=learning_rate, early_stopping=True, random_state=0, max_bins=bins
+        self.model: HistGradientBoostingClassifier | DummyClassifier = HistGradientBoostingClassifier(
+            max_iter=iterations, learning_rate=learning_rate, random_state=0, max_bins=bins
         )
         self.unused = nn.Parameter(torch.zeros(1), requires_grad=False)  # what says where the module lies
 
@@ -58,7 +60,14 @@ class Boosting(nn.Module):
 
     def fit(self, inputs: Sequence[Tensor], target: Tensor) -> None:
         """Grow the trees on all training rows, of which `inputs` holds each modality's."""
-        self.model.fit(_side_by_side(inputs), target.cpu().numpy())
+        y = target.cpu().numpy()
+        classes, counts = np.unique(y, return_counts=True)
+        if len(classes) == 1:  # of which scikit-learn's trees give two columns
+            self.model = DummyClassifier().fit(_side_by_side(inputs), y)
+            return
+        held_out = int(np.ceil(len(y) / 10))
+        self.model.set_params(early_stopping=bool(counts.min() > 1 and held_out >= len(classes)))
+        self.model.fit(_side_by_side(inputs), y)
 
 
 def _side_by_side(inputs: Sequence[Tensor]) -> NDArray[np.float32]:

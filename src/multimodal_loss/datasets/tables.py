@@ -190,6 +190,10 @@ class TablesDataset(Dataset):
         """Of the modalities that are read."""
         names = tuple(self._files) if self.modalities is None else _texts(self.modalities)
         require_names("modalities", names, self._files)
+        if "fused" in names:
+            raise UserError(
+                f"{self._files['fused']}: the fused prediction is called so; give the modality another name"
+            )
         return names
 
     @cached_property

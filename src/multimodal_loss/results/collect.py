@@ -24,6 +24,7 @@ from multimodal_loss.results.metrics import are_probabilities
 from multimodal_loss.results.run_directory import SCHEMA, damage
 
 TEST_ARRAYS = ("target", "fused", "modalities")
+MASK = "mask"  # (N, M), where samples may lack a modality
 FILES = ("result.json", "config.yaml", "history.csv", "checkpoint.pt")  # one of them makes a folder a run directory
 
 # Of what result.json and config.yaml hold, the entries that are read and are not of any type: by path.
@@ -212,10 +213,11 @@ def _cleaned(node: Any, depth: int = 0) -> Any:
 
 
 def read_predictions(run: Run) -> dict[str, NDArray[Any]]:
-    """The test arrays of predictions.npz (`0/target`, `0/fused`, `0/modalities`) of the replicates that are sound and
-    have as many modalities and classes as the first of these.
+    """The test arrays of predictions.npz (`0/target`, `0/fused`, `0/modalities`, and `0/mask` where there is one), of
+    the replicates that are sound and have as many modalities and classes as the first of these.
     """
-    arrays = _read_arrays(run, lambda key: key.partition("/")[2] in TEST_ARRAYS and key.partition("/")[0].isdecimal())
+    wanted = (*TEST_ARRAYS, MASK)
+    arrays = _read_arrays(run, lambda key: key.partition("/")[2] in wanted and key.partition("/")[0].isdecimal())
     ids = dict.fromkeys(key.partition("/")[0] for key in arrays)
     sound = [one for one in ids if _fits_together(arrays, one)]
     shapes = {one: arrays[f"{one}/modalities"].shape[1:] for one in sound}
@@ -336,6 +338,9 @@ def _fits_together(arrays: Mapping[str, NDArray[Any]], replicate_id: str) -> boo
     if (target.ndim, fused.ndim, modalities.ndim) != (1, 2, 3) or len(target) == 0:
         return False
     if not np.issubdtype(target.dtype, np.integer):
+        return False
+    mask = arrays.get(f"{replicate_id}/{MASK}")
+    if mask is not None and (mask.dtype != bool or mask.shape != modalities.shape[:2]):
         return False
     same_samples = len(target) == len(fused) == len(modalities)
     same_classes = fused.shape[1] == modalities.shape[2] and 0 <= target.min() <= target.max() < fused.shape[1]

@@ -160,7 +160,7 @@ def _summary(replicate: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _table(replicate: Mapping[str, Any]) -> wandb.Table:
-    """Every metric: a row per split and source."""
+    """Every metric of the fused and of each modality's own prediction, by the softmax of its scores: a row each."""
     rows = list(_sources(replicate))
     names = list(dict.fromkeys(metric for *_, values in rows for metric in values))
     return wandb.Table(["split", "source", *names], [[s, of, *map(v.get, names)] for s, of, v in rows])

@@ -14,6 +14,7 @@ from multimodal_loss.datasets import Split
 from multimodal_loss.errors import TrainingError, UserError
 from multimodal_loss.fusion import ReadOut
 from multimodal_loss.results.metrics import (
+    METRICS,
     SMALLEST_PROBABILITY,
     compute_metrics,
     distrust_auc,
@@ -21,6 +22,8 @@ from multimodal_loss.results.metrics import (
     tempered,
 )
 from multimodal_loss.training.replicate import Recipe, Replicate, as_fusion_input
+
+UNDEFINED = dict.fromkeys(METRICS)
 
 
 @torch.no_grad()
@@ -89,7 +92,7 @@ def _fused(replicate: Replicate, scores: Tensor, recipe: Recipe, mask: Tensor | 
 
 def metrics_of(prediction: dict[str, NDArray[Any]], names: tuple[str, ...]) -> dict[str, Any]:
     """Metrics of the fused prediction, and of every score's own: its softmax, and what is read out of it, if any is,
-    over the samples that have the modality.
+    over the samples that have the modality; all None where none has.
     """
     target = prediction["target"]
     found: dict[str, Any] = {"fused": compute_metrics(target, prediction["fused"])}
@@ -97,7 +100,10 @@ def metrics_of(prediction: dict[str, NDArray[Any]], names: tuple[str, ...]) -> d
     for kind in ("modalities", "read_out"):
         if kind in prediction:
             each = zip(names, np.moveaxis(prediction[kind], 1, 0), rows, strict=True)
-            found[kind] = {name: compute_metrics(target[n], np.ascontiguousarray(one[n])) for name, one, n in each}
+            found[kind] = {
+                name: compute_metrics(target[n], np.ascontiguousarray(one[n])) if len(target[n]) else dict(UNDEFINED)
+                for name, one, n in each
+            }
     return found
 
 

@@ -70,6 +70,11 @@ class OrdinaryTrainer:
         replicate.fusion.to(device).train()
         fusion = replicate.fusion
         self._modality_parameters = replicate.modality_parameters() if fusion.needs_modality_parameters else None
+        if fusion.reads_index and (rows := self._train.rows_per_sample) > 1:
+            raise UserError(
+                f"{type(fusion).__name__} remembers the loss of each training sample, of which these data make {rows} "
+                "rows each; take another method, or dataset.modality_dropout=none"
+            )
         if recipe.trainer.compile:
             if fusion.needs_modality_parameters:
                 raise UserError(

@@ -25,7 +25,7 @@ def direction(cell: FilledCell | None) -> int:
 
 
 def marks(table: FilledTable) -> dict[tuple[str, str], Mark]:
-    """The best complete cell of each column, and those that are tied with it, by row and column.
+    """The best complete cell of each column, or all of equal means, and those that are tied with it, by row and column.
 
     None in a table whose rows do not compete, nor in a column with one complete cell, or of which neither more nor less
     is better.
@@ -40,10 +40,10 @@ def marks(table: FilledTable) -> dict[tuple[str, str], Mark]:
             continue
         highest = max(score for score, _ in ranked)
         best = next(cell for score, cell in ranked if score == highest)
-        others = [cell for _, cell in ranked if cell is not best]
-        found[best.cell.row, column.key] = "best"
+        others = [cell for score, cell in ranked if score != highest]
+        found |= {(cell.cell.row, column.key): "best" for score, cell in ranked if score == highest}
         for cell, p in zip(others, _holm([_p(best, cell) for cell in others]), strict=True):
-            if cell.mean == best.mean or (p is not None and p >= LEVEL):
+            if p is not None and p >= LEVEL:
                 found[cell.cell.row, column.key] = "tied"
     return found
 

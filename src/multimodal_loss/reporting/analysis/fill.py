@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from multimodal_loss.reporting.analysis.paper import PaperNumber, paper_numbers
-from multimodal_loss.reporting.analysis.provenance import machine
+from multimodal_loss.reporting.analysis.provenance import machine, may_hold
 from multimodal_loss.reporting.layouts.base import Cell, Column, Layout, Row, Which
 from multimodal_loss.results.collect import Run, aggregate
 
@@ -25,6 +25,7 @@ CellState = Literal["complete", "partial", "failed", "interrupted", "missing"]
 # The last bound is open: what is further apart than 3 combined standard deviations.
 DISTANCE_CLASSES = ((1.0, "within 1"), (2.0, "within 2"), (3.0, "within 3"), (math.inf, "more than 3"))
 CHOSEN_BY = "validation/fused/ACC"
+DECIMALS = 8  # of a value in the printed unit: enough to recompute from, few enough to hide the last bits of a float
 UNNAMED = "by earlier code"  # a committed cell that does not say of which run it is
 
 Plan = Callable[[Sequence[str]], "PlannedRun"]
@@ -193,22 +194,34 @@ def fill(layout: Layout, runs: Runs) -> FilledTable:
 
 
 def with_committed(table: FilledTable, committed: FilledTable, environment: Mapping[str, Any]) -> FilledTable:
-    """The table with committed cells in the place of those that have no finished run here, or less of what they need
-    than a committed cell that is complete, as long as they are of the run that is wanted now, or from before cells said
-    of which run they are, which is then noted; `environment` is that of the committed ones.
+    """The table with committed cells in the place of those that have no finished run here, or fewer replicates than the
+    committed one, as long as they are of the run that is wanted now, or from before cells said of which run they are,
+    which is then noted; `environment` is that of the committed ones.
     """
     kept = {
         place: old if old.wanted else replace(old, note=old.note or UNNAMED)
         for place, cell in table.cells.items()
         if (old := committed.cells[place]).n
         and old.wanted in ("", cell.wanted)
-        and (cell.state in ("missing", "interrupted") or (cell.state, old.state) == ("partial", "complete"))
+        and (cell.state in ("missing", "interrupted", "failed") or _is_less(cell, old))
     }
     said = {notice: rows for notice, rows in committed.notices.items() if {row for row, _ in kept} & set(rows)}
     own = {key: value for key, value in environment.items() if key != "earlier"}
-    earlier = [own, *environment.get("earlier", [])] if kept else []
-    cells = _with_means(table.layout, {**table.cells, **kept})
-    return replace(table, cells=cells, notices={**said, **table.notices}, earlier=earlier)
+    hashes = {one for cell in kept.values() for one in cell.wanted.split("+")}
+    earlier = [one for one in (own, *environment.get("earlier", [])) if kept and may_hold(one, hashes)]
+    machines = filter(None, [table.machine, machine(earlier)])
+    return replace(
+        table,
+        cells=_with_means(table.layout, {**table.cells, **kept}),
+        machine=", ".join(dict.fromkeys(machines)),
+        notices={**said, **table.notices},
+        earlier=earlier,
+    )
+
+
+def _is_less(cell: FilledCell, old: FilledCell) -> bool:
+    """Of two with values. One of the best among several runs is less until all of these have ended."""
+    return cell.state == "partial" and (old.state == "complete" or (old.state == "partial" and old.n > cell.n))
 
 
 def as_read(table: FilledTable) -> FilledTable:
@@ -287,7 +300,8 @@ def _fill_cell(cell: Cell, found: Sequence[Run | str], expected: tuple[int, ...]
     undefined = [str(number) for number in sorted(trained - values.keys())]
     if state == "partial" and undefined:
         notes.append(f"undefined in replicate {', '.join(undefined)}, whose test part lacks a class, say")
-    scaled = {one: value * scale for one, value in values.items()}
+    # As they are committed, so that a cell of this machine and one of another are compared alike.
+    scaled = {one: round(value * scale, DECIMALS) for one, value in values.items()}
     by_fold = all(replicate.get("fold") is not None for run in runs for replicate in run.replicates.values())
     ratio = test_to_train(runs[0]) if by_fold else None
     return FilledCell(cell, state, scaled, expected, "; ".join(dict.fromkeys(notes)), run=runs[0], test_to_train=ratio)
@@ -297,7 +311,7 @@ def test_to_train(run: Run) -> float | None:
     """n_test / n_train of a run that says both."""
     test, train = (run.get(f"dataset/sizes/{split}") for split in ("test", "train"))
     if isinstance(test, int) and isinstance(train, int) and test > 0 and train > 0:
-        return test / train
+        return round(test / train, DECIMALS)
     return None
 
 

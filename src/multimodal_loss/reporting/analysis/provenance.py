@@ -12,6 +12,7 @@ def provenance(runs: Sequence[Run]) -> dict[str, Any]:
     ended = sorted(str(run.get("ended")) for run in runs if run.get("ended"))
     return {
         "runs": len(runs),
+        "hashes": " ".join(sorted(run.hash for run in runs)),
         "first_started": started[0] if started else None,
         "last_ended": ended[-1] if ended else None,
         "training_seconds": round(sum(map(_seconds, runs)), 1),
@@ -20,6 +21,12 @@ def provenance(runs: Sequence[Run]) -> dict[str, Any]:
         "hardware": _merged([run.get("hardware") for run in runs]),
         "versions": _merged([run.get("versions") for run in runs]),
     }
+
+
+def may_hold(environment: Mapping[str, Any], hashes: Iterable[str]) -> bool:
+    """Whether any of the runs may be among those that an environment of `provenance` is of; older ones do not say."""
+    own = str(environment.get("hashes", "")).split()
+    return not own or not set(own).isdisjoint(hashes)
 
 
 def machine(results: Iterable[Mapping[str, Any]]) -> str:

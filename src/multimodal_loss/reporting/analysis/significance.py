@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 from scipy.stats import t as student
 
-from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable, test_to_train
+from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable
 
 LEVEL = 0.05
 MOST_NAMED = 3  # of rows that the sentence counts together
@@ -97,7 +97,7 @@ def _compare(table: FilledTable, column: str) -> list[Comparison]:
 
 
 def sentence(comparisons: Sequence[Comparison], focus: str, draws: bool = False) -> str:
-    """What the comparisons say in words, most of all of the rows whose titles begin with `focus`; empty without any.
+    """What the comparisons say in words, most of all of the rows whose titles contain `focus`; empty without any.
     `draws`: they are over draws of the data, not over folds.
     """
     if not comparisons:
@@ -105,13 +105,13 @@ def sentence(comparisons: Sequence[Comparison], focus: str, draws: bool = False)
     significant = [comparison for comparison in comparisons if comparison.significant]
     folds = " or ".join(map(str, sorted({comparison.folds for comparison in comparisons})))
     test = f"paired t-test over {folds} draws" if draws else f"corrected resampled t-test over {folds} folds"
-    test += f", Holm's correction, {LEVEL * 100:.0f} % level"
-    text = f"{len(significant)} of {len(comparisons)} differences in ACC between two methods are significant ({test})."
     by_column = any(one.column for one in comparisons)
+    test += f", Holm's correction for all pairs{' of a column' * by_column}, {LEVEL * 100:.0f} % level"
+    text = f"{len(significant)} of {len(comparisons)} differences in ACC between two methods are significant ({test})."
     named: dict[str, dict[str, dict[str, list[str]]]] = {}  # by row, "above" or "below", and the other row: the columns
     still_open = []
     for one in comparisons:
-        first, second = (title.startswith(focus) for title in (one.first, one.second))
+        first, second = (focus in title for title in (one.first, one.second))
         if not focus or first == second:
             continue
         own, other = (one.first, one.second) if first else (one.second, one.first)
@@ -176,4 +176,4 @@ def _ratio(cell: FilledCell) -> float | None:
     """n_test/n_train of the cell's folds, 0 of draws of the data; None where it is not to be compared."""
     if cell.cell.over:
         return 0.0 if cell.state == "complete" else None
-    return test_to_train(cell.run) if cell.run else None
+    return cell.test_to_train

@@ -22,7 +22,7 @@ from multimodal_loss.reporting.figures.base import (
     styled,
 )
 from multimodal_loss.reporting.layouts.base import Condition, Shown
-from multimodal_loss.results.collect import Run, aggregate, read_history, read_predictions
+from multimodal_loss.results.collect import MASK, Run, aggregate, read_history, read_predictions
 from multimodal_loss.results.metrics import ReliabilityBins, reliability_bins, true_class_histogram
 
 Floats = NDArray[np.float64]
@@ -100,14 +100,16 @@ def true_class_shares(predictions: Arrays, modality_names: Sequence[str]) -> dic
     """How often the true class gets which probability, per modality: name -> (10,) shares that sum to 1.
 
     All replicates are pooled. `predictions` has the keys of predictions.npz: `{replicate}/target` (N,) and
-    `{replicate}/modalities` (N, M, C).
+    `{replicate}/modalities` (N, M, C), and `{replicate}/mask` (N, M) where samples may lack a modality: of these it is
+    not; one that no sample has is left out.
     """
     if not predictions:
         raise ValueError("there are no predictions to draw")
-    target, modalities = _pooled(predictions, "target"), _pooled(predictions, "modalities")
-    if len(modality_names) != modalities.shape[1]:
-        raise ValueError(f"{len(modality_names)} names for {modalities.shape[1]} modalities")
-    return dict(zip(modality_names, true_class_histogram(target, modalities, BINS), strict=True))
+    own = _own(predictions)
+    if len(modality_names) != len(own):
+        raise ValueError(f"{len(modality_names)} names for {len(own)} modalities")
+    each = zip(modality_names, own, strict=True)
+    return {name: true_class_histogram(y, p[:, None], BINS)[0] for name, (y, p) in each if len(y)}
 
 
 def true_class_figure(predictions: Arrays, modality_names: Sequence[str]) -> Figure:
@@ -265,8 +267,15 @@ def _pooled(predictions: Arrays, part: str) -> NDArray[Any]:
 
 def _reliability(predictions: Arrays, names: Sequence[str]) -> dict[str, ReliabilityBins]:
     """Per modality and fused (where there is more than one modality), all replicates pooled."""
-    target, modalities = _pooled(predictions, "target"), _pooled(predictions, "modalities")
-    sources = {name: modalities[:, m] for m, name in enumerate(names)}
+    bins = {name: reliability_bins(*own) for name, own in zip(names, _own(predictions), strict=True) if len(own[0])}
     if len(names) > 1:
-        sources[FUSED] = _pooled(predictions, FUSED)
-    return {source: reliability_bins(target, probabilities) for source, probabilities in sources.items()}
+        bins[FUSED] = reliability_bins(_pooled(predictions, "target"), _pooled(predictions, FUSED))
+    return bins
+
+
+def _own(predictions: Arrays) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Of each modality the classes (n,) of the samples that have it, and its probabilities (n, C) of these."""
+    target, modalities = _pooled(predictions, "target"), _pooled(predictions, "modalities")
+    has_mask = any(key.endswith(f"/{MASK}") for key in predictions)
+    mask = _pooled(predictions, MASK) if has_mask else np.ones(modalities.shape[:2], dtype=bool)
+    return [(target[there], modalities[there, m]) for m, there in enumerate(mask.T)]

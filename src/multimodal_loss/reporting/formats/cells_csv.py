@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable, with_paper
+from multimodal_loss.reporting.analysis.fill import DECIMALS, FilledCell, FilledTable, with_paper
 from multimodal_loss.reporting.analysis.paper import PaperNumber
 from multimodal_loss.reporting.layouts.base import Layout
 
@@ -84,5 +84,4 @@ def _text(text: str) -> str:
 
 
 def _exact(value: float | None) -> str:
-    """Eight decimals: enough to recompute from, few enough to hide the last bits of a float."""
-    return "" if value is None else f"{round(value, 8) + 0.0:.12g}"
+    return "" if value is None else f"{round(value, DECIMALS) + 0.0:.12g}"

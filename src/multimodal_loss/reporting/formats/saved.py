@@ -55,8 +55,8 @@ def files(section: Section, folder: Path) -> Iterator[tuple[str, bytes]]:
     table = section.table
     incomplete = len(table.cells) - table.complete
     own = provenance(table.runs)
-    # Saved again from the same runs, what was saved last says nothing of its own.
-    earlier = [one for one in table.earlier if any(one.get(key) != value for key, value in own.items())]
+    # Saved again from the same runs, what was saved last, when it did not say of which, says nothing of its own.
+    earlier = [one for one in table.earlier if any(one.get(key, value) != value for key, value in own.items())]
     environment = {
         "table": table.layout.name,
         "note": f"{incomplete} of {len(table.cells)} cells are not complete" if incomplete else "complete",
@@ -66,16 +66,23 @@ def files(section: Section, folder: Path) -> Iterator[tuple[str, bytes]]:
     }
     yield "cells.csv", cells_csv(table).encode()
     yield "environment.json", (json.dumps(environment, indent=2, sort_keys=True) + "\n").encode()
-    # Of folds it is computed from the runs: where cells were kept it would be of some of the rows.
-    if section.significance and (table.layout.draws or not table.earlier):
+    if section.significance or (folder / "significance.csv").exists():
         yield "significance.csv", significance.to_csv(section.significance).encode()
-    if table.layout.dataset and (choices := chosen_csv(table)):
+    if table.layout.dataset and (choices := _with_earlier_choices(chosen_csv(table), folder / "chosen.csv", table)):
         yield "chosen.csv", choices.encode()
     of_conditions = [line for one in section.findings for line in one.sources]
     if sources := of_conditions if table.layout.conditions else sources_of_rows(table):
         yield "modalities.csv", _with_earlier(sources_csv(sources), folder / "modalities.csv", table).encode()
+    kept = _kept_runs(table)
+    of_kept = {
+        picture.name
+        for one in section.findings
+        for picture in one.pictures
+        if any(shown.run in kept for shown in one.condition.shown)
+    }
     for picture in section.pictures:
-        if picture.png:
+        # One drawn from runs that are not here, too, stays.
+        if picture.png and not (picture.name in of_kept and (folder / f"{picture.png}.png").exists()):
             said = section.plates[picture.name].said
             yield f"{picture.png}.png", save(picture.figure, "png", dpi=picture.dpi, said=said)
 
@@ -156,11 +163,15 @@ def with_list(readme: str, results: Path, layouts: Mapping[str, Layout], link: s
         raise UserError(f"the README lacks {LIST[0]} with {LIST[1]} behind it")
     lines: dict[str, tuple[list[str], list[FilledTable]]] = {}  # by title: the data, or links to them, and the tables
     found = list(_stored(results, layouts))
-    names = tuple(f"{layout.name}_" for layout, stored in found if stored)
+    titles = {layout.name: _short(layout) for layout, stored in found if stored}
     for layout, stored in found:
-        if stored and not layout.name.startswith(names):
-            title, place = _short(layout), f"({link}/{layout.name}/README.md)"
+        if stored:
+            title, place = titles[layout.name], f"({link}/{layout.name}/README.md)"
             general, on, _ = title.partition(f" on {layout.dataset}") if layout.dataset else (title, "", "")
+            # Of the same table, or of one that has this one as a part?
+            owners = [other for name, other in titles.items() if layout.name.startswith(f"{name}_")]
+            if any(not on or not other.startswith(general) for other in owners):
+                continue
             if not on:
                 title, data = f"[{escape(title)}]{place}", escape(layout.data)
             else:
@@ -259,7 +270,9 @@ def origin(environment: Mapping[str, Any]) -> str:
     hardware, versions = environment["hardware"], environment["versions"]
     days = " to ".join(dict.fromkeys(str(environment[key])[:10] for key in ("first_started", "last_ended")))
     processors = ", ".join(listed(hardware.get("cpu")) + listed(hardware.get("gpu")))
-    commits = ", ".join(dict.fromkeys(commit[:10] for commit in listed(environment["git"])))
+    # Of "<sha> (with local changes)" the first ten digits of the sha.
+    shortened = (re.sub(r"^(\w{10})\w*", r"\1", commit) for commit in listed(environment["git"]))
+    commits = ", ".join(dict.fromkeys(shortened))
     return (
         f"Computed {days} on {processors} ({', '.join(listed(environment['device']))}), "
         f"torch {', '.join(listed(versions.get('torch')))}, commit {commits}; {environment['runs']} runs, "
@@ -277,7 +290,15 @@ def _stored(
             with _named(folder):
                 environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
                 cells = (folder / "cells.csv").read_text(encoding="utf-8")
-                stored = from_csv(layout, cells, machine([environment]), environment.get("notices")), environment
+                stored = (
+                    from_csv(
+                        layout,
+                        cells,
+                        machine([environment, *environment.get("earlier", [])]),
+                        environment.get("notices"),
+                    ),
+                    environment,
+                )
         yield layout, stored
 
 
@@ -294,7 +315,7 @@ def _with_earlier(sources: str, path: Path, table: FilledTable) -> str:
     """The lines of modalities.csv, with those that it has of methods whose cells were kept."""
     if not table.earlier or not path.exists():
         return sources
-    kept = {run for cell in table.cells.values() if cell.n and not cell.run for run in cell.cell.runs}
+    kept = _kept_runs(table)
     layout, new, old = table.layout, _sources(sources), _sources(path.read_text(encoding="utf-8"))
     shown = [(condition.key, one.label, one.run) for condition in layout.conditions for one in condition.shown]
     if not layout.conditions:
@@ -304,6 +325,25 @@ def _with_earlier(sources: str, path: Path, table: FilledTable) -> str:
     wanted -= set(zip(new["condition"], new["method"], strict=True))
     of_kept = [place in wanted for place in zip(old["condition"], old["method"], strict=True)]
     return pd.concat([old[of_kept], new]).to_csv(index=False, lineterminator="\n", float_format="%.8g")
+
+
+def _with_earlier_choices(choices: str, path: Path, table: FilledTable) -> str:
+    """The lines of chosen.csv, with those that it has of rows whose cells were kept."""
+    if not table.earlier or not path.exists():
+        return choices
+    kept = {row for (row, _), cell in table.cells.items() if cell.n and not cell.run}
+    old = pd.read_csv(path, dtype=str, keep_default_na=False)
+    new = pd.read_csv(io.StringIO(choices), dtype=str, keep_default_na=False) if choices else old[:0]
+    rows = [row.key for row in table.layout.rows]
+    both = pd.concat([old[old["row"].isin(kept - set(new["row"]))], new])
+    return both.sort_values("row", key=lambda row: row.map(rows.index), kind="stable").to_csv(
+        index=False, lineterminator="\n"
+    )
+
+
+def _kept_runs(table: FilledTable) -> set[Any]:
+    """What names the runs of cells that are committed, and not of runs here."""
+    return {run for cell in table.cells.values() if cell.n and not cell.run for run in cell.cell.runs}
 
 
 def _sources(text: str) -> pd.DataFrame:
