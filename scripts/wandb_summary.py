@@ -19,7 +19,7 @@ from multimodal_loss.errors import UserError, one_line
 from multimodal_loss.reporting.formats.cells_csv import CSV_FIELDS
 from multimodal_loss.trackers import check_wandb
 
-TEXT_COLUMNS = ("table", "row", "column", "metric", "state", "note", "values", "replicates")
+TEXT_COLUMNS = ("table", "row", "column", "metric", "state", "note", "values", "replicates", "run")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

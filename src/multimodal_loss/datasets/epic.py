@@ -146,6 +146,9 @@ class EpicDataset(Dataset):
         generated: bool | None = None,
     ) -> None:
         require_names("modalities", modalities, MODALITIES)
+        if tuple(modalities) == tuple(MODALITIES)[::-1]:
+            # The exchange goes from the first to the second, and weights (0.3, 0.7) are given in this order.
+            raise UserError(f"dataset.modalities={list(modalities)}: the order is {', '.join(MODALITIES)}")
         require_choice("dataset.flow_index", flow_index, epic.FLOW_INDICES)
         require_choice("dataset.augmentation", augmentation, AUGMENTATIONS)
         require_number("dataset.crop", crop, positive=True, integer=True)
