@@ -151,23 +151,28 @@ def appendix_b() -> Layout:
 
 
 def best_rates(table: FilledTable) -> str:
-    """For how many methods the learning rate with the best mean is the paper's, of the rates that are complete here,
-    and what it is for the others; empty before a method has two.
+    """For how many methods the learning rate with the best mean is the paper's, of the rates that are complete here and
+    have a number in the paper, and what it is for the others; which is better at a rate without one. Empty before a
+    method has two such.
     """
-    agreeing, other = 0, []
+    agreeing, other, beyond = 0, [], []
     for row in table.layout.rows:
         cells = {column.title: table[row, column] for column in table.layout.columns}
         complete = {rate: cell for rate, cell in cells.items() if cell and cell.state == "complete"}
         ours = {rate: cell.mean for rate, cell in complete.items() if cell.mean is not None}
         paper = {rate: cell.target for rate, cell in complete.items() if cell.target is not None}
-        if len(ours) < 2 or not paper:
+        if len(paper) < 2:
             continue
-        best, stated = max(ours, key=ours.__getitem__), max(paper, key=paper.__getitem__)
+        best, stated = max(paper, key=ours.__getitem__), max(paper, key=paper.__getitem__)
+        beyond += [f"{row.full_title} at {rate}" for rate, mean in ours.items() if mean > ours[best]]
         agreeing += best == stated
         other += [f"{row.full_title} {best}, in the paper {stated}"] if best != stated else []
     compared, rest = agreeing + len(other), f" ({'; '.join(other)})" if other else ""
     methods = f"{compared} method{'s' * (compared > 1)}"
-    said = f"Of the rates that are complete, the best is the paper's for {agreeing} of {methods}{rest}."
+    said = (
+        f"Of the rates that are complete and in the paper, the best is the paper's for {agreeing} of {methods}{rest}."
+    )
+    said += f" Better is {', '.join(beyond)}, for which the paper has no number." if beyond else ""
     return said if compared else ""
 
 
