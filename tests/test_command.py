@@ -196,6 +196,13 @@ def test_a_folder_that_is_being_built_is_no_leftover(
     assert (tmp_path / "made" / "file").read_bytes() == b"whole"
 
 
+def test_a_folder_that_cannot_be_locked_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", lambda *_: raising(OSError(errno.ENOLCK, "No locks available"))())
+    with pytest.raises(OSError, match="No locks"), temporary_folder(tmp_path / "made"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("error", "kind", "message"),
     [

@@ -65,7 +65,10 @@ def test_an_optimizer_and_a_schedule_that_are_chosen_bring_their_own_values(trai
         RunConfig.parse(compose_config([f"trainer={name}", f"optimizer={optimizer}", f"scheduler={schedule}"]))
         for name in ("full_batch", trainer)
     )
-    assert (chosen.optimizer, chosen.scheduler is None) == (plain.optimizer, schedule == "constant")
+    schedules = [
+        {**(one.scheduler or {}), "T_max": None} for one in (chosen, plain)
+    ]  # as many epochs as the trainer has
+    assert chosen.optimizer == plain.optimizer and schedules[0] == schedules[1]
 
 
 def test_the_features_of_table_4_train_as_table_4_does() -> None:

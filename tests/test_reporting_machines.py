@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from multimodal_loss.report import report
 from multimodal_loss.reporting.analysis.fill import fill
 from multimodal_loss.reporting.analysis.provenance import provenance
 from multimodal_loss.reporting.analysis.significance import compare
+from multimodal_loss.reporting.figures.base import stored_plate
 from multimodal_loss.reporting.formats.cells_csv import cells_csv
 from multimodal_loss.reporting.formats.saved import with_list
 from multimodal_loss.reporting.layouts import all_layouts
@@ -73,10 +75,25 @@ def test_a_run_that_failed_here_or_has_less_does_not_erase_what_is_committed(tmp
     assert machines.counted == [1, 2]
 
 
+def test_what_failed_runs_have_is_saved_anew_each_time(tmp_path: Path) -> None:
+    machines = Machines(tmp_path, "table_1_readings")
+    whole, failing = (cell.run for cell in machines.layout.cells[:2])
+    machines.run("one", whole, [0.9] * 5)
+    for accuracies in ([0.8] * 2, [0.8] * 2, [0.7] * 4, [0.6] * 4):
+        machines.run("one", failing, accuracies, status="failed", error="out of memory")
+        assert ";".join(f"{100 * value:g}" for value in accuracies) in "".join(machines.save("one").values())
+        assert machines.counted == [2]
+
+
 def test_runs_are_counted_once_while_a_folder_grows(tmp_path: Path) -> None:
     machines = Machines(tmp_path, "table_1_readings")
-    machines.run("one", machines.layout.cells[0].run, [0.9] * 5)
-    machines.save("one")
+    machines.run("one", machines.layout.cells[0].run, [0.9] * 5, ended="2026-01-09T10:05:00+00:00")
+    machines.run("two", machines.layout.cells[1].run, [0.7] * 5)
+    environment = machines.saved / "environment.json"
+    for machine in ("one", "two", "two"):
+        machines.save(machine)
+        environment.write_text(re.sub(r' *"hashes": .*\n', "", environment.read_text()))  # as it was written before
+    assert machines.counted == [1, 1]
     for number in (1, 2, 3):
         machines.run("two", machines.layout.cells[number].run, [0.7] * 5, ended=f"2026-01-0{number}T10:05:00+00:00")
         machines.save("two")
@@ -108,7 +125,8 @@ def test_kept_rows_are_compared_with_new_ones_and_their_times_named(tmp_path: Pa
         assert float(line["p_holm"]) == pytest.approx(expected.p_holm, rel=1e-5)
     text = (machines.saved / "README.md").read_text()
     assert "MultiModal is above SUM + CE; Mulmix." in text
-    assert "alone, on the processor of two (1 thread), the processor of one (1 thread)." in text
+    said = "alone, on the processor of two (1 thread), the processor of one (1 thread)."
+    assert said in text and said in (tmp_path / "report" / "index.html").read_text()
 
 
 def test_choices_of_kept_rows_stay(tmp_path: Path) -> None:
@@ -134,11 +152,13 @@ def test_a_picture_of_runs_that_are_elsewhere_stays(tmp_path: Path) -> None:
     picture = machines.saved / "figure_4_noisy_modalities_0.png"
     before, overview = picture.read_bytes(), (machines.saved / "overview.png").read_bytes()
     machines.save("two")
+    machines.run("two", runs["nn_ce"], [0.9] * 2)  # stored no predictions
+    machines.save("two")
     assert picture.read_bytes() == before and (machines.saved / "overview.png").read_bytes() != overview
-    for column in ("mulmix", "multimodal"):
+    for column in ("mulmix", "nn_ce"):
         np.savez(machines.run("all", runs[column], [0.9] * 2) / "predictions.npz", **fake_predictions([[0.9] * 4] * 2))
-    machines.save("all")
-    assert picture.read_bytes() != before
+    machines.save("all")  # all that the picture shows, and more; MultiModal's is not here
+    assert picture.read_bytes() != before and "MultiModal" not in stored_plate(picture).alt
 
 
 def test_the_papers_own_table_stands_beside_those_on_other_data(tmp_path: Path) -> None:
@@ -162,3 +182,14 @@ def test_local_changes_are_told(tmp_path: Path) -> None:
     machines.run("one", machines.layout.cells[0].run, [0.9] * 5, git=git)
     machines.save("one")
     assert "commit 0123456789 (with local changes); 1 runs" in (machines.saved / "README.md").read_text()
+
+
+def test_a_committed_cell_and_one_of_a_run_here_are_equal_to_the_last_digit(tmp_path: Path) -> None:
+    """Thirds have more digits than are committed; ties must not hang on them."""
+    machines = Machines(tmp_path, "table_5_tcga_brca")
+    for machine, row in (("one", "sum_ce"), ("two", "multimodal")):
+        machines.fold_run(machine, row, [0.8 + 1 / 30, 0.8 + 1 / 60, 0.9 + 1 / 70, 0.9, 0.8])
+        machines.save(machine)
+    (line,) = csv.DictReader((machines.saved / "significance.csv").read_text().splitlines())
+    assert (float(line["difference"]), float(line["p"])) == (0, 1)
+    assert (machines.saved / "README.md").read_text().count(" \u2605**") == 2

@@ -199,3 +199,24 @@ def test_comparisons_survive_the_way_through_csv(tmp_path: Path) -> None:
     assert significance.from_csv(significance.to_csv(written)) == written
     with pytest.raises((KeyError, ValueError)):
         significance.from_csv("first,second\na,b\n")
+
+
+def test_several_rows_of_the_method_in_question_are_named_each() -> None:
+    """As in one's own runs, where it is trained with two backbones."""
+
+    def compared(first: str, second: str, difference: float, p: float) -> Comparison:
+        return Comparison(first, second, 5, difference, 1.0, p, p)
+
+    text = sentence(
+        [
+            compared("Linear, MultiModal", "Linear, SUM", 1.0, 0.01),
+            compared("Linear, SUM", "MLP, MultiModal", 1.0, 0.01),
+            compared("Linear, MultiModal", "MLP, SUM", 1.0, 0.5),
+            compared("MLP, MultiModal", "MLP, SUM", 1.0, 0.5),
+            compared("Linear, MultiModal", "MLP, MultiModal", 1.0, 0.01),
+        ]
+    )
+    assert text.endswith(
+        "). Linear, MultiModal is above Linear, SUM. MLP, MultiModal is below Linear, SUM. "
+        "2 further differences of MultiModal could be chance."
+    )

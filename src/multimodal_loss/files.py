@@ -70,12 +70,14 @@ def _held_folder(place: Path) -> tuple[Path, int]:
     """A new folder and its lock, which holds it as `_held` does a file."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".half-built", dir=place.parent))
-        with contextlib.suppress(FileNotFoundError):  # removed before it was opened
+        with contextlib.ExitStack() as undo, contextlib.suppress(FileNotFoundError):  # removed before it was opened
+            undo.callback(shutil.rmtree, folder, ignore_errors=True)
             lock = os.open(folder, os.O_RDONLY)
+            undo.callback(os.close, lock)
             fcntl.flock(lock, fcntl.LOCK_EX)
             if folder.exists():
+                undo.pop_all()
                 return folder, lock
-            os.close(lock)
 
 
 def remove_leftovers(folder: Path, pattern: str) -> None:

@@ -65,7 +65,7 @@ class Boosting(nn.Module):
         if len(classes) == 1:  # of which scikit-learn's trees give two columns
             self.model = DummyClassifier().fit(_side_by_side(inputs), y)
             return
-        held_out = int(np.ceil(len(y) / 10))
+        held_out = int(np.ceil(0.1 * len(y)))  # as scikit-learn rounds it
         self.model.set_params(early_stopping=bool(counts.min() > 1 and held_out >= len(classes)))
         self.model.fit(_side_by_side(inputs), y)
 

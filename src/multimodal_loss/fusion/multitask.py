@@ -79,10 +79,8 @@ class Multitask(Fusion):
         """MOMA's second step, where the ensemble is by logistic regression (penalty 1)."""
         if self.ensemble != "logistic":
             return
-        from multimodal_loss.fusion.logistic import (
-            TOLERANCE_OF_SCORES,
-            fit_logistic,
-        )  # here: the losses need torch alone
+        # Here: the losses need torch alone.
+        from multimodal_loss.fusion.logistic import TOLERANCE_OF_SCORES, fit_logistic
 
         kept = target != self.ignore_index
         probabilities = _side_by_side(scores(), mask)

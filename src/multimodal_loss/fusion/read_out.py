@@ -43,10 +43,8 @@ class ReadOut(nn.Module):
         (N, M); one that no sample has is read as equal probabilities, one of a single class's samples as that class.
         Returns itself.
         """
-        from multimodal_loss.fusion.logistic import (
-            TOLERANCE_OF_SCORES,
-            fit_logistic,
-        )  # here: the losses need torch alone
+        # Here: the losses need torch alone.
+        from multimodal_loss.fusion.logistic import TOLERANCE_OF_SCORES, fit_logistic
 
         if mask is not None:
             for m, there in enumerate(mask.unbind(dim=1)):

@@ -203,25 +203,25 @@ def with_committed(table: FilledTable, committed: FilledTable, environment: Mapp
         for place, cell in table.cells.items()
         if (old := committed.cells[place]).n
         and old.wanted in ("", cell.wanted)
-        and (cell.state in ("missing", "interrupted", "failed") or _is_less(cell, old))
+        and (cell.state in ("missing", "interrupted") or _is_less(cell, old))
     }
     said = {notice: rows for notice, rows in committed.notices.items() if {row for row, _ in kept} & set(rows)}
     own = {key: value for key, value in environment.items() if key != "earlier"}
     hashes = {one for cell in kept.values() for one in cell.wanted.split("+")}
     earlier = [one for one in (own, *environment.get("earlier", [])) if kept and may_hold(one, hashes)]
-    machines = filter(None, [table.machine, machine(earlier)])
+    results = [cell.run.result for cell in table.cells.values() if cell.run]
     return replace(
         table,
         cells=_with_means(table.layout, {**table.cells, **kept}),
-        machine=", ".join(dict.fromkeys(machines)),
+        machine=machine([*results, *earlier]),
         notices={**said, **table.notices},
         earlier=earlier,
     )
 
 
 def _is_less(cell: FilledCell, old: FilledCell) -> bool:
-    """Of two with values. One of the best among several runs is less until all of these have ended."""
-    return cell.state == "partial" and (old.state == "complete" or (old.state == "partial" and old.n > cell.n))
+    """One of the best among several runs is less until all of these have ended."""
+    return cell.state in ("partial", "failed") and (old.state == "complete" or old.n > cell.n)
 
 
 def as_read(table: FilledTable) -> FilledTable:

@@ -108,6 +108,9 @@ def sentence(comparisons: Sequence[Comparison], focus: str, draws: bool = False)
     by_column = any(one.column for one in comparisons)
     test += f", Holm's correction for all pairs{' of a column' * by_column}, {LEVEL * 100:.0f} % level"
     text = f"{len(significant)} of {len(comparisons)} differences in ACC between two methods are significant ({test})."
+    # One row, or several: by backbone, in one's own runs.
+    titles = {title for one in comparisons for title in (one.first, one.second) if focus in title}
+    several = by_column or len(titles) > 1
     named: dict[str, dict[str, dict[str, list[str]]]] = {}  # by row, "above" or "below", and the other row: the columns
     still_open = []
     for one in comparisons:
@@ -117,7 +120,7 @@ def sentence(comparisons: Sequence[Comparison], focus: str, draws: bool = False)
         own, other = (one.first, one.second) if first else (one.second, one.first)
         if one.significant:
             where = "above" if (one.difference > 0) == first else "below"
-            places = named.setdefault(own if by_column else focus, {"above": {}, "below": {}})
+            places = named.setdefault(own if several else focus, {"above": {}, "below": {}})
             places[where].setdefault(other, []).append(one.column)
         else:
             still_open.append(other)
@@ -129,7 +132,7 @@ def sentence(comparisons: Sequence[Comparison], focus: str, draws: bool = False)
             for where, of in places.items()
         }
         text += f" {title} is {' and '.join(f'{where} {titles}' for where, titles in said.items() if titles)}."
-    if by_column and still_open:
+    if several and still_open:
         return f"{text} {len(still_open)} further differences of {focus} could be chance."
     if len(still_open) > MOST_NAMED and not named:
         still_open = [f"each of the {len(still_open)} others"]

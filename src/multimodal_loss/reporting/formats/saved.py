@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -74,15 +74,14 @@ def files(section: Section, folder: Path) -> Iterator[tuple[str, bytes]]:
     if sources := of_conditions if table.layout.conditions else sources_of_rows(table):
         yield "modalities.csv", _with_earlier(sources_csv(sources), folder / "modalities.csv", table).encode()
     kept = _kept_runs(table)
-    of_kept = {
-        picture.name
+    elsewhere = {
+        picture.name: [shown.label for shown in one.condition.shown if shown.run in kept]
         for one in section.findings
         for picture in one.pictures
-        if any(shown.run in kept for shown in one.condition.shown)
     }
     for picture in section.pictures:
-        # One drawn from runs that are not here, too, stays.
-        if picture.png and not (picture.name in of_kept and (folder / f"{picture.png}.png").exists()):
+        # One that shows runs which are not here stays.
+        if picture.png and not _shows(folder / f"{picture.png}.png", elsewhere.get(picture.name, ())):
             said = section.plates[picture.name].said
             yield f"{picture.png}.png", save(picture.figure, "png", dpi=picture.dpi, said=said)
 
@@ -339,6 +338,11 @@ def _with_earlier_choices(choices: str, path: Path, table: FilledTable) -> str:
     return both.sort_values("row", key=lambda row: row.map(rows.index), kind="stable").to_csv(
         index=False, lineterminator="\n"
     )
+
+
+def _shows(path: Path, labels: Iterable[str]) -> bool:
+    """Whether a picture that is there says numbers of any of these methods."""
+    return path.exists() and any(f"{label}: " in stored_plate(path).alt for label in labels)
 
 
 def _kept_runs(table: FilledTable) -> set[Any]:

@@ -109,13 +109,13 @@ class Layout:
     `dataset`: the name of the only dataset whose runs can fill it, where there is one. `reference`: the paper's numbers
     are of other data than the table's, so they are shown but never compared. `compared`: the column, or columns, on
     which every pair of rows is tested, where replicates are folds or draws of the data; empty for none. `against`: keys
-    of rows, one of which a pair must have to be tested; empty for every pair. `focus`: how the titles of the rows begin
-    that the verdict is about, and that are marked. `across`: what the columns are called where these are the methods:
-    the table is read turned, with methods downwards, if that is its longer side. `rivals`: whether the methods compete;
-    not where the rows are readings of several, or a column is one rate for all. `verdicts`: functions (table) that say
-    something of its cells, each line a paragraph, or nothing. `pictures`: functions (table) that draw its cells.
-    `notice`: what must be said of all its numbers, on the page and in pictures. `offered`: whether it is named where it
-    has not been run; a variant of another table is an offer that the other makes.
+    of rows, one of which a pair must have to be tested; empty for every pair. `focus`: what the titles of the rows
+    contain that the verdict is about, and that are marked. `across`: what the columns are called where these are the
+    methods: the table is read turned, with methods downwards, if that is its longer side. `rivals`: whether the methods
+    compete; not where the rows are readings of several, or a column is one rate for all. `verdicts`: functions (table)
+    that say something of its cells, each line a paragraph, or nothing. `pictures`: functions (table) that draw its
+    cells. `notice`: what must be said of all its numbers, on the page and in pictures. `offered`: whether it is named
+    where it has not been run; a variant of another table is an offer that the other makes.
     """
 
     name: str
