@@ -75,7 +75,7 @@ def test_every_number_on_the_page_is_that_of_the_committed_cells(page: Page) -> 
         lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
         shown: dict[str, list[list[str]]] = {}  # by title; under different headings there may be several of one title
         for cells in page.rows[layout.name]:
-            shown.setdefault(cells[0], []).append(cells)
+            shown.setdefault(re.sub(r" ?\[\d+\]$", "", cells[0]), []).append(cells)  # without a mark of a note
         table = as_read(from_csv(layout, path.read_text(encoding="utf-8")))
         turned, compared = table.layout is not layout, 0
         for line in lines:
