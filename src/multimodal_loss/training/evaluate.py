@@ -23,8 +23,6 @@ from multimodal_loss.results.metrics import (
 )
 from multimodal_loss.training.replicate import Recipe, Replicate, as_fusion_input
 
-UNDEFINED = dict.fromkeys(METRICS)
-
 
 @torch.no_grad()
 def scores_of(replicate: Replicate, split: Split, recipe: Recipe, device: torch.device) -> Tensor:
@@ -101,7 +99,9 @@ def metrics_of(prediction: dict[str, NDArray[Any]], names: tuple[str, ...]) -> d
         if kind in prediction:
             each = zip(names, np.moveaxis(prediction[kind], 1, 0), rows, strict=True)
             found[kind] = {
-                name: compute_metrics(target[n], np.ascontiguousarray(one[n])) if len(target[n]) else dict(UNDEFINED)
+                name: compute_metrics(target[n], np.ascontiguousarray(one[n]))
+                if len(target[n])
+                else dict.fromkeys(METRICS)
                 for name, one, n in each
             }
     return found

@@ -10,7 +10,13 @@ from typing import Literal
 from scipy.stats import ttest_ind_from_stats
 
 from multimodal_loss.reporting.analysis.fill import FilledCell, FilledTable
-from multimodal_loss.reporting.analysis.significance import LEVEL, corrected_t_test, holm, shared_replicates
+from multimodal_loss.reporting.analysis.significance import (
+    LEVEL,
+    corrected_t_test,
+    holm,
+    paired_ratio,
+    shared_replicates,
+)
 
 Mark = Literal["best", "tied"]
 
@@ -54,9 +60,9 @@ def rule(found: Mapping[tuple[str, str], Mark], table: FilledTable) -> str:
     if not marked or all(cell.n < 2 for cell in marked):
         return ""
     kinds = {
-        "Welch's t-test over seeds": any(_ratio(cell) is None for cell in marked),
-        "corrected resampled t-test over folds": any(_ratio(cell) for cell in marked),
-        "paired t-test over draws": any(_ratio(cell) == 0 for cell in marked),
+        "Welch's t-test over seeds": any(paired_ratio(cell) is None for cell in marked),
+        "corrected resampled t-test over folds": any(paired_ratio(cell) for cell in marked),
+        "paired t-test over draws": any(paired_ratio(cell) == 0 for cell in marked),
     }
     tests = " or ".join(test for test, is_used in kinds.items() if is_used)
     return f"{tests}, Holm's correction in each column, {LEVEL * 100:.0f} % level"
@@ -64,7 +70,7 @@ def rule(found: Mapping[tuple[str, str], Mark], table: FilledTable) -> str:
 
 def _p(first: FilledCell, second: FilledCell) -> float | None:
     """None where there are too few replicates, or too few of the same test samples, for a test."""
-    ratio = None if _ratio(second) is None else _ratio(first)
+    ratio = None if paired_ratio(second) is None else paired_ratio(first)
     if ratio is not None:
         differences = [first.values[one] - second.values[one] for one in shared_replicates(first, second)]
         return corrected_t_test(differences, ratio)[1] if len(differences) > 1 else None
@@ -74,11 +80,6 @@ def _p(first: FilledCell, second: FilledCell) -> float | None:
         return float(first.mean == second.mean)
     a, b = ((cell.mean, cell.sd, cell.n) for cell in (first, second))
     return float(ttest_ind_from_stats(*a, *b, equal_var=False).pvalue)
-
-
-def _ratio(cell: FilledCell) -> float | None:
-    """n_test / n_train of what is compared in pairs: 0 of draws of the data, which share no samples; None of seeds."""
-    return 0.0 if cell.cell.over else cell.test_to_train
 
 
 def _holm(p_values: Sequence[float | None]) -> list[float | None]:

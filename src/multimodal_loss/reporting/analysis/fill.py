@@ -189,8 +189,7 @@ def fill(layout: Layout, runs: Runs) -> FilledTable:
         filled = replace(filled, wanted="+".join(map(runs.hash_of, cell.runs)))
         cells[cell.row, cell.column] = with_paper(filled, layout)
     cells = _with_means(layout, cells)
-    results = [cell.run.result for cell in cells.values() if cell.run]
-    return FilledTable(layout, cells, machine(results), notices(cells))
+    return FilledTable(layout, cells, _machine(cells), notices(cells))
 
 
 def with_committed(table: FilledTable, committed: FilledTable, environment: Mapping[str, Any]) -> FilledTable:
@@ -209,18 +208,22 @@ def with_committed(table: FilledTable, committed: FilledTable, environment: Mapp
     own = {key: value for key, value in environment.items() if key != "earlier"}
     hashes = {one for cell in kept.values() for one in cell.wanted.split("+")}
     earlier = [one for one in (own, *environment.get("earlier", [])) if kept and may_hold(one, hashes)]
-    results = [cell.run.result for cell in table.cells.values() if cell.run]
     return replace(
         table,
         cells=_with_means(table.layout, {**table.cells, **kept}),
-        machine=machine([*results, *earlier]),
+        machine=_machine(table.cells, earlier),
         notices={**said, **table.notices},
         earlier=earlier,
     )
 
 
+def _machine(cells: Mapping[Any, FilledCell], earlier: Sequence[Mapping[str, Any]] = ()) -> str:
+    """What the cells' runs were trained on, and those of earlier environments."""
+    return machine([*(cell.run.result for cell in cells.values() if cell.run), *earlier])
+
+
 def _is_less(cell: FilledCell, old: FilledCell) -> bool:
-    """One of the best among several runs is less until all of these have ended."""
+    """Whether a cell has less than the committed one, as one of the best of several runs has until all have ended."""
     return cell.state in ("partial", "failed") and (old.state == "complete" or old.n > cell.n)
 
 

@@ -30,7 +30,7 @@ def may_hold(environment: Mapping[str, Any], hashes: Iterable[str]) -> bool:
 
 
 def machine(results: Iterable[Mapping[str, Any]]) -> str:
-    """The processors that the runs used, as text; empty where none is recorded. `results` may also be one environment
+    """The processors that the runs used, as text; empty where none is recorded. `results` may also hold environments
     that `provenance` made.
     """
     return ", ".join(dict.fromkeys(name for result in results for name in _processors(result)))

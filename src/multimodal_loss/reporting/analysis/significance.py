@@ -83,7 +83,7 @@ def compare(table: FilledTable) -> list[Comparison]:
 
 def _compare(table: FilledTable, column: str) -> list[Comparison]:
     rows = [(row, cell) for row in table.layout.rows if (cell := table.cells.get((row.key, column)))]
-    known = [(row, cell, ratio) for row, cell in rows if (ratio := _ratio(cell)) is not None]
+    known = [(row, cell, ratio) for row, cell in rows if (ratio := paired_ratio(cell)) is not None]
     found, against = [], table.layout.against
     for (row, a, ratio), (row_2, b, _) in itertools.combinations(known, 2):
         if against and row.key not in against and row_2.key not in against:
@@ -109,8 +109,8 @@ def sentence(comparisons: Sequence[Comparison], focus: str, draws: bool = False)
     test += f", Holm's correction for all pairs{' of a column' * by_column}, {LEVEL * 100:.0f} % level"
     text = f"{len(significant)} of {len(comparisons)} differences in ACC between two methods are significant ({test})."
     # One row, or several: by backbone, in one's own runs.
-    titles = {title for one in comparisons for title in (one.first, one.second) if focus in title}
-    several = by_column or len(titles) > 1
+    ours = {title for one in comparisons for title in (one.first, one.second) if focus in title}
+    several = by_column or len(ours) > 1
     named: dict[str, dict[str, dict[str, list[str]]]] = {}  # by row, "above" or "below", and the other row: the columns
     still_open = []
     for one in comparisons:
@@ -175,8 +175,10 @@ def shared_replicates(first: FilledCell, second: FilledCell) -> list[int]:
     return [replicate for replicate in shared if alike(replicate)]
 
 
-def _ratio(cell: FilledCell) -> float | None:
-    """n_test/n_train of the cell's folds, 0 of draws of the data; None where it is not to be compared."""
+def paired_ratio(cell: FilledCell) -> float | None:
+    """n_test / n_train of a cell that is compared in pairs: 0 of draws of the data, which share no samples; None of
+    seeds, and of draws that are not all there.
+    """
     if cell.cell.over:
         return 0.0 if cell.state == "complete" else None
     return cell.test_to_train
